@@ -1,0 +1,80 @@
+//! The project's commands. `cargo demo`, `cargo bare`, `cargo loom` and the others are aliases of this program
+//! (`.cargo/config.toml`), and so is the runner that boots a test kernel under QEMU.
+//!
+//! It sets flags, toolchain and environment itself, so that what a shell happens to export can neither break a run
+//! nor make it an empty one.
+
+#![forbid(unsafe_code)]
+
+mod cargo;
+mod failure;
+mod qemu;
+mod tools;
+
+use failure::{Failure, Outcome};
+use std::env;
+use std::process::ExitCode;
+
+/// A subcommand: its name, its arguments and purpose for the usage text, and what it does.
+struct Command {
+    name: &'static str,
+    arguments: &'static str,
+    purpose: &'static str,
+    run: fn(&[String]) -> Outcome,
+}
+
+const COMMANDS: &[Command] = &[
+    Command {
+        name: "ensure",
+        arguments: "[bare|qemu|TARGET|nightly|miri|fuzz]...",
+        purpose: "install what is missing, or say in a line what to install",
+        run: tools::run,
+    },
+    Command {
+        name: "qemu",
+        arguments: "KERNEL [FILTER]...",
+        purpose: "boot one test kernel (the cargo runner)",
+        run: qemu::run,
+    },
+];
+
+fn main() -> ExitCode {
+    match dispatch() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{}", failure.reason);
+            if failure.code == failure::USAGE {
+                eprint!("{}", usage());
+            }
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+fn dispatch() -> Outcome {
+    let words = env::args_os()
+        .skip(1)
+        .map(|word| word.into_string())
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|word| Failure::usage(format!("mill: argument {word:?} is not UTF-8")))?;
+    let Some((name, rest)) = words.split_first() else {
+        return Err(Failure::usage("mill: which command?"));
+    };
+    if matches!(name.as_str(), "help" | "--help" | "-h") {
+        print!("{}", usage());
+        return Ok(());
+    }
+    match COMMANDS.iter().find(|command| command.name == name) {
+        Some(command) => (command.run)(rest),
+        None => Err(Failure::usage(format!("mill: no command {name:?}"))),
+    }
+}
+
+fn usage() -> String {
+    let mut text = String::from("usage: mill COMMAND\n");
+    for command in COMMANDS {
+        let call = format!("{} {}", command.name, command.arguments);
+        text += &format!("  {call:<48}{}\n", command.purpose);
+    }
+    text
+}
