@@ -1,0 +1,181 @@
+//! The edge where bytes become metadata: the caller's buffer, cut into typed slices that live as long as it does.
+//!
+//! Nothing is ever given back: metadata lives outside the frames it describes and as long as the instance.
+#![allow(unsafe_code)]
+
+use core::mem::MaybeUninit;
+
+use crate::error::SetupError;
+
+/// The bytes that an instance keeps its state in.
+///
+/// They are the caller's to choose: of a static, of frames kept back at boot on the node they describe, of a mapping.
+/// How many are needed is told by the `metadata_size` functions, with any alignment of the start allowed for.
+pub struct Metadata<'m> {
+    bytes: &'m mut [MaybeUninit<u8>],
+    zeroed: bool,
+}
+
+impl<'m> Metadata<'m> {
+    /// Bytes of any content.
+    pub fn new(bytes: &'m mut [MaybeUninit<u8>]) -> Self {
+        Self { bytes, zeroed: false }
+    }
+
+    /// Bytes that are known to be zero, as fresh anonymous mappings are: state that starts at zero is then not written,
+    /// so that the description of a terabyte that nobody uses costs no memory.
+    ///
+    /// # Safety
+    /// Every byte must be initialised and zero.
+    pub unsafe fn zeroed(bytes: &'m mut [MaybeUninit<u8>]) -> Self {
+        Self { bytes, zeroed: true }
+    }
+
+    /// How many bytes there are.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+}
+
+/// Words whose value is all zero bits when new.
+///
+/// # Safety
+/// A `T` of zero bytes is valid, and equal to what `zero` makes.
+pub(crate) unsafe trait ZeroIsNew {
+    fn zero() -> Self;
+}
+
+macro_rules! zero_is_new {
+    ($($word:ty),*) => {$(
+        // SAFETY: an atomic integer has the representation of the integer, for which zero bytes are zero.
+        unsafe impl ZeroIsNew for $word {
+            fn zero() -> Self {
+                <$word>::new(0)
+            }
+        }
+    )*};
+}
+zero_is_new!(crate::sync::AtomicU16, crate::sync::AtomicU32, crate::sync::AtomicU64);
+
+// loom's atomics are handles that must be made one by one.
+const ZERO_BYTES_ARE_NEW: bool = cfg!(not(loom));
+
+/// Cuts metadata into slices, from the front.
+pub(crate) struct Carver<'m> {
+    rest: &'m mut [MaybeUninit<u8>],
+    zeroed: bool,
+}
+
+impl<'m> Carver<'m> {
+    /// Starts on `metadata`, which must have `needed_bytes`.
+    pub(crate) fn new(metadata: Metadata<'m>, needed_bytes: usize) -> Result<Self, SetupError> {
+        if metadata.bytes.len() < needed_bytes {
+            return Err(SetupError::MetadataTooSmall { needed_bytes });
+        }
+        Ok(Self { rest: metadata.bytes, zeroed: metadata.zeroed })
+    }
+
+    /// The next `count` places for a `T`.
+    ///
+    /// # Panics
+    /// If the plan that sized the metadata has forgotten something.
+    fn places<T>(&mut self, count: usize) -> &'m mut [MaybeUninit<T>] {
+        let bytes = size_of::<T>() * count;
+        let skip = self.rest.as_ptr().align_offset(align_of::<T>());
+        let rest = core::mem::take(&mut self.rest);
+        let (place, rest) = rest.split_at_mut(skip).1.split_at_mut(bytes);
+        self.rest = rest;
+        // SAFETY: `place` is aligned for T, is `count` T long, is borrowed for 'm by nobody else, and `MaybeUninit`
+        // asks nothing of its content.
+        unsafe { core::slice::from_raw_parts_mut(place.as_mut_ptr().cast(), count) }
+    }
+
+    /// `count` values made by `make` from their index.
+    pub(crate) fn slice_mut<T>(&mut self, count: usize, mut make: impl FnMut(usize) -> T) -> &'m mut [T] {
+        const { assert!(!core::mem::needs_drop::<T>() || cfg!(loom), "metadata is never dropped") };
+        let places = self.places::<T>(count);
+        for (index, place) in places.iter_mut().enumerate() {
+            place.write(make(index));
+        }
+        // SAFETY: every place was written just now.
+        unsafe { places.assume_init_mut() }
+    }
+
+    /// As [`Carver::slice_mut`], to share.
+    pub(crate) fn slice<T>(&mut self, count: usize, make: impl FnMut(usize) -> T) -> &'m [T] {
+        self.slice_mut(count, make)
+    }
+
+    /// `count` words that start at zero, left unwritten where the bytes are zero already.
+    pub(crate) fn zeros<T: ZeroIsNew>(&mut self, count: usize) -> &'m [T] {
+        if !(self.zeroed && ZERO_BYTES_ARE_NEW) {
+            return self.slice(count, |_| T::zero());
+        }
+        let places = self.places::<T>(count);
+        // SAFETY: the bytes are initialised and zero by the promise of `Metadata::zeroed`, nothing has been carved
+        // from them before, and `ZeroIsNew` says that such a T is valid.
+        unsafe { places.assume_init_ref() }
+    }
+}
+
+/// Adds up what a carver will cut, at compile time if need be, whatever the alignment of the bytes will be.
+#[derive(Clone, Copy)]
+pub(crate) struct Plan {
+    bytes: usize,
+}
+
+impl Plan {
+    pub(crate) const fn new() -> Self {
+        Self { bytes: 0 }
+    }
+
+    /// Room for `count` values of `T`, and for aligning the first.
+    pub(crate) const fn and<T>(self, count: usize) -> Self {
+        Self { bytes: self.bytes + size_of::<T>() * count + align_of::<T>() - 1 }
+    }
+
+    pub(crate) const fn bytes(self) -> usize {
+        self.bytes
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::sync::{AtomicU32, AtomicU64, Ordering};
+
+    #[test]
+    fn slices_are_aligned_apart_and_filled() {
+        let mut bytes = [MaybeUninit::<u8>::uninit(); 256];
+        let plan = Plan::new().and::<u8>(3).and::<AtomicU64>(4).and::<AtomicU32>(2);
+        let mut carver = Carver::new(Metadata::new(&mut bytes[1..]), plan.bytes()).unwrap();
+        let small = carver.slice_mut(3, |index| index as u8);
+        let large = carver.slice(4, |index| AtomicU64::new(index as u64));
+        let zeros = carver.zeros::<AtomicU32>(2);
+        assert_eq!(small, [0, 1, 2]);
+        assert!(large.as_ptr().is_aligned());
+        assert_eq!(large[3].load(Ordering::Relaxed), 3);
+        assert_eq!(zeros[1].load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn zeroed_bytes_are_taken_at_their_word() {
+        let mut bytes = [MaybeUninit::new(0u8); 64];
+        // SAFETY: the line above made them zero.
+        let metadata = unsafe { Metadata::zeroed(&mut bytes) };
+        let mut carver = Carver::new(metadata, 32).unwrap();
+        assert!(carver.zeros::<AtomicU32>(8).iter().all(|word| word.load(Ordering::Relaxed) == 0));
+    }
+
+    #[test]
+    fn too_few_bytes_say_how_many_are_needed() {
+        let mut bytes = [MaybeUninit::<u8>::uninit(); 8];
+        let error = Carver::new(Metadata::new(&mut bytes), 9).err();
+        assert_eq!(error, Some(SetupError::MetadataTooSmall { needed_bytes: 9 }));
+    }
+}

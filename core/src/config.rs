@@ -1,0 +1,60 @@
+//! What an instance fixes at compile time: its level of checking and its geometry.
+
+/// The level and the geometry of an instance, as a type.
+///
+/// Embedders use [`Checked`] or [`Fast`]; tests and models shrink the geometry with a type of their own, so that the
+/// same code runs over a machine of a few frames. All constants are asserted where they are used.
+pub trait Config: 'static {
+    /// Whether every free is checked against the frame's word, which catches a free of anything that is not lent at
+    /// that moment, at the call. Without it a wrong free is caught when the frame reaches its tree.
+    const CHECKED: bool = true;
+    /// The order of a tree: the huge frame of the machine, 2 MiB of 4 KiB frames. At most 9.
+    const HUGE_ORDER: u32 = 9;
+    /// The order of an arena: what one lock covers, 1 GiB of 4 KiB frames. At most 9 above [`Config::HUGE_ORDER`].
+    const ARENA_ORDER: u32 = 18;
+    /// The bytes of a frame: only for reports and for watermarks, which are computed from bytes.
+    const FRAME_BYTES: usize = 4096;
+    /// Whether each frame has a word that belongs to the embedder (a reference count, an owner).
+    const EMBEDDER_WORDS: bool = false;
+    /// The most order-0 frames a CPU keeps at hand, at most 128.
+    const POOL_FRAMES: u32 = 128;
+    /// The order-0 frames of the first refill; consecutive refills double it up to [`Config::POOL_FRAMES`].
+    const REFILL_FRAMES: u32 = 64;
+    /// A tree with fewer free frames than this is dense: its frames may stay in a pool when freed. Others go back,
+    /// so that nearly free huge frames become whole again (measured: 231 of 256 huge frames survive churn, against 0).
+    const DENSE_BELOW_FRAMES: u32 = 128;
+}
+
+/// Every free is checked at the call: the default.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Checked;
+
+impl Config for Checked {}
+
+/// A free is checked by its tree alone, when it gets there.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Fast;
+
+impl Config for Fast {
+    const CHECKED: bool = false;
+}
+
+/// Geometry derived from a [`Config`], asserted at compile time wherever an instance is built.
+pub(crate) struct Geometry<C>(core::marker::PhantomData<C>);
+
+impl<C: Config> Geometry<C> {
+    /// Frames of a tree.
+    pub(crate) const TREE_FRAMES: usize = 1 << C::HUGE_ORDER;
+    /// Frames of an arena.
+    pub(crate) const ARENA_FRAMES: usize = 1 << C::ARENA_ORDER;
+    /// Trees of an arena.
+    pub(crate) const ARENA_TREES: usize = 1 << (C::ARENA_ORDER - C::HUGE_ORDER);
+    /// Evaluating this refuses a geometry that the words and bitmaps cannot hold.
+    pub(crate) const VALID: () = {
+        assert!(C::HUGE_ORDER >= 1 && C::HUGE_ORDER <= 9, "a tree is 16 words");
+        assert!(C::ARENA_ORDER >= C::HUGE_ORDER && C::ARENA_ORDER <= C::HUGE_ORDER + 9, "an arena has 512 trees");
+        assert!(C::POOL_FRAMES >= 2 && C::POOL_FRAMES <= 128, "a magazine has 128 rounds");
+        assert!(C::REFILL_FRAMES >= 1 && C::REFILL_FRAMES <= C::POOL_FRAMES, "a refill fits the magazine");
+        assert!(C::FRAME_BYTES >= 1, "a frame has bytes");
+    };
+}

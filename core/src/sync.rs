@@ -1,0 +1,303 @@
+//! The door to the memory model: atomics, the lock, what a CPU owns, what is published once.
+//!
+//! Everything that two CPUs can touch goes through this file, so that the model checker sees it: under `cfg(loom)` the
+//! same names come from loom. The twins differ in nothing but two points. A lock here is the caller's `lock_api` lock;
+//! there it is one word taken by `try_lock`, because loom's own mutex orders more than a lock promises and would hide a
+//! missing fence. Words that only their owner writes are relaxed atomics here, so that statistics may peek; there they
+//! are cells that report any access from elsewhere.
+
+use core::marker::PhantomData;
+use core::ptr;
+
+use crate::platform::{Pinned, Platform};
+
+#[cfg(not(loom))]
+pub(crate) use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+#[cfg(loom)]
+pub(crate) use loom::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+
+/// Constructors are `const`, except under loom, whose atomics register themselves when they are made.
+macro_rules! const_fn {
+    ($(#[$meta:meta])* $vis:vis const fn $($rest:tt)*) => {
+        #[cfg(not(loom))]
+        $(#[$meta])* $vis const fn $($rest)*
+        #[cfg(loom)]
+        $(#[$meta])* $vis fn $($rest)*
+    };
+}
+pub(crate) use const_fn;
+
+/// Whether the model run has asked for the fault of this name; `false`, and gone, everywhere else.
+///
+/// A model that passes with its faults switched on proves nothing, so each model runs once for each of its faults and
+/// must fail every time.
+#[inline(always)]
+pub(crate) fn mutant(name: &str) -> bool {
+    #[cfg(loom)]
+    return crate::models::mutant_is_on(name);
+    #[cfg(not(loom))]
+    {
+        let _ = name;
+        false
+    }
+}
+
+/// A word that one CPU writes and anyone may peek at: relaxed moves, never a read-modify-write.
+macro_rules! owner_word {
+    ($(#[$meta:meta])* $name:ident, $word:ty, $atomic:path) => {
+        $(#[$meta])*
+        #[cfg(not(loom))]
+        #[derive(Debug, Default)]
+        pub(crate) struct $name($atomic);
+
+        #[cfg(not(loom))]
+        impl $name {
+            pub(crate) const fn new(value: $word) -> Self {
+                Self(<$atomic>::new(value))
+            }
+
+            #[inline(always)]
+            pub(crate) fn get(&self) -> $word {
+                // Relaxed: the owner reads its own writes; a peek from elsewhere is a statistic.
+                self.0.load(Ordering::Relaxed)
+            }
+
+            #[inline(always)]
+            pub(crate) fn set(&self, value: $word) {
+                // Relaxed: nothing is handed over through this word.
+                self.0.store(value, Ordering::Relaxed);
+            }
+        }
+
+        #[cfg(loom)]
+        #[derive(Debug)]
+        pub(crate) struct $name(loom::cell::Cell<$word>);
+
+        #[cfg(loom)]
+        impl $name {
+            pub(crate) fn new(value: $word) -> Self {
+                Self(loom::cell::Cell::new(value))
+            }
+
+            pub(crate) fn get(&self) -> $word {
+                self.0.get()
+            }
+
+            pub(crate) fn set(&self, value: $word) {
+                self.0.set(value);
+            }
+        }
+
+        #[cfg(loom)]
+        // SAFETY: loom reports every access that is not ordered after the last one, which is the property at stake;
+        // the cell is never reached without loom.
+        unsafe impl Sync for $name {}
+    };
+}
+
+owner_word!(
+    /// A cursor or a counter of 32 bits: 16 bits cost a nanosecond and a half per pair on some cores.
+    OwnerU32, u32, core::sync::atomic::AtomicU32
+);
+owner_word!(
+    /// A mask or an event count.
+    OwnerU64, u64, core::sync::atomic::AtomicU64
+);
+owner_word!(
+    /// A frame number.
+    OwnerUsize, usize, core::sync::atomic::AtomicUsize
+);
+
+/// Data behind the platform's lock.
+///
+/// Whoever waits for it shows a [`Pinned`]: the holder is then never interrupted into waiting for itself, because an
+/// interrupt that finds the CPU pinned has no witness and only tries.
+#[cfg(not(loom))]
+pub(crate) struct Lock<P: Platform, T>(lock_api::Mutex<P::Lock, T>);
+
+/// The right to the data of a [`Lock`], until dropped.
+#[cfg(not(loom))]
+pub(crate) type Guard<'a, P, T> = lock_api::MutexGuard<'a, <P as Platform>::Lock, T>;
+
+#[cfg(not(loom))]
+impl<P: Platform, T> Lock<P, T> {
+    pub(crate) const fn new(data: T) -> Self {
+        Self(lock_api::Mutex::new(data))
+    }
+
+    /// Waits for the lock.
+    #[inline]
+    pub(crate) fn lock<'a>(&'a self, _pinned: &'a Pinned<P>) -> Guard<'a, P, T> {
+        self.0.lock()
+    }
+
+    /// Takes the lock if it is free now.
+    #[inline]
+    pub(crate) fn try_lock(&self) -> Option<Guard<'_, P, T>> {
+        self.0.try_lock()
+    }
+}
+
+#[cfg(loom)]
+pub(crate) use twin::{Guard, Lock};
+
+#[cfg(loom)]
+mod twin {
+    #![allow(unsafe_code)]
+
+    use core::marker::PhantomData;
+    use core::ops::{Deref, DerefMut};
+
+    use loom::cell::{MutPtr, UnsafeCell};
+    use loom::sync::atomic::{AtomicU32, Ordering};
+
+    use crate::platform::{Pinned, Platform};
+
+    /// One word and a cell that loom watches.
+    pub(crate) struct Lock<P: Platform, T> {
+        held: AtomicU32,
+        data: UnsafeCell<T>,
+        platform: PhantomData<fn() -> P>,
+    }
+
+    // SAFETY: the data is reached only while `held` is 1, which one thread has set; loom checks the hand-over.
+    unsafe impl<P: Platform, T: Send> Sync for Lock<P, T> {}
+
+    /// Access to the data, until dropped.
+    pub(crate) struct Guard<'a, P: Platform, T> {
+        lock: &'a Lock<P, T>,
+        data: Option<MutPtr<T>>,
+    }
+
+    impl<P: Platform, T> Lock<P, T> {
+        pub(crate) fn new(data: T) -> Self {
+            Self { held: AtomicU32::new(0), data: UnsafeCell::new(data), platform: PhantomData }
+        }
+
+        pub(crate) fn lock<'a>(&'a self, _pinned: &'a Pinned<P>) -> Guard<'a, P, T> {
+            loop {
+                if let Some(guard) = self.try_lock() {
+                    return guard;
+                }
+                loom::thread::yield_now();
+            }
+        }
+
+        pub(crate) fn try_lock(&self) -> Option<Guard<'_, P, T>> {
+            // Acquire pairs with the Release of `drop`: the last holder's writes are seen.
+            let taken = self.held.compare_exchange(0, 1, Ordering::Acquire, Ordering::Relaxed);
+            taken.ok().map(|_| Guard { lock: self, data: Some(self.data.get_mut()) })
+        }
+    }
+
+    impl<P: Platform, T> Deref for Guard<'_, P, T> {
+        type Target = T;
+        fn deref(&self) -> &T {
+            let data = self.data.as_ref().expect("held until dropped");
+            // SAFETY: the lock is held, so nobody else has the data; loom watches the pointer.
+            unsafe { data.deref() }
+        }
+    }
+
+    impl<P: Platform, T> DerefMut for Guard<'_, P, T> {
+        fn deref_mut(&mut self) -> &mut T {
+            let data = self.data.as_ref().expect("held until dropped");
+            // SAFETY: as above, and `&mut self` excludes a second borrow.
+            unsafe { data.deref() }
+        }
+    }
+
+    impl<P: Platform, T> Drop for Guard<'_, P, T> {
+        fn drop(&mut self) {
+            // The access ends before the lock does.
+            self.data = None;
+            self.lock.held.store(0, Ordering::Release);
+        }
+    }
+}
+
+/// A place for one reference that is set once, or exchanged for another under somebody's lock, and read by anyone.
+///
+/// The store is Release and the load is Acquire, so what stands behind the reference is seen whole. Outside loom's view:
+/// it belongs to setting up memory, and a model sets up before its threads start.
+pub(crate) struct Publish<'m, T> {
+    place: core::sync::atomic::AtomicPtr<T>,
+    // Invariant in 'm: what goes in must live as long as what comes out says.
+    lives: PhantomData<(&'m T, fn(&'m ()) -> &'m ())>,
+}
+
+impl<'m, T> Publish<'m, T> {
+    pub(crate) const fn empty() -> Self {
+        Self { place: core::sync::atomic::AtomicPtr::new(ptr::null_mut()), lives: PhantomData }
+    }
+
+    pub(crate) fn set(&self, value: Option<&'m T>) {
+        let place = value.map_or(ptr::null(), ptr::from_ref);
+        self.place.store(place.cast_mut(), core::sync::atomic::Ordering::Release);
+    }
+
+    #[inline(always)]
+    pub(crate) fn get(&self) -> Option<&'m T> {
+        let place = self.place.load(core::sync::atomic::Ordering::Acquire);
+        // SAFETY: it is null or came from a `&'m T` in `set`, and is only ever used as a shared reference.
+        unsafe { place.as_ref() }
+    }
+}
+
+/// A slice that is published once.
+pub(crate) struct PublishSlice<'m, T> {
+    first: Publish<'m, T>,
+    len: core::sync::atomic::AtomicUsize,
+}
+
+impl<'m, T> PublishSlice<'m, T> {
+    pub(crate) const fn empty() -> Self {
+        Self { first: Publish::empty(), len: core::sync::atomic::AtomicUsize::new(0) }
+    }
+
+    /// Publishes `slice`. Called once: a second slice of another length could be read mixed with the first.
+    pub(crate) fn set(&self, slice: &'m [T]) {
+        debug_assert!(self.slice().is_empty());
+        // The pointer of the whole slice, not of its first element: it must reach all of them.
+        self.first.place.store(slice.as_ptr().cast_mut(), core::sync::atomic::Ordering::Relaxed);
+        // Release pairs with the Acquire of `slice`: a reader that sees the length sees the place.
+        self.len.store(slice.len(), core::sync::atomic::Ordering::Release);
+    }
+
+    /// The slice, empty before it is published.
+    #[inline(always)]
+    pub(crate) fn slice(&self) -> &'m [T] {
+        let len = self.len.load(core::sync::atomic::Ordering::Acquire);
+        let first = self.first.place.load(core::sync::atomic::Ordering::Relaxed);
+        if len == 0 {
+            return &[];
+        }
+        // SAFETY: a length other than 0 was stored after the first element's place, both taken from one `&'m [T]`
+        // in the only `set` there is, with a pointer that reaches the whole slice.
+        unsafe { core::slice::from_raw_parts(first, len) }
+    }
+}
+
+/// What each CPU has of its own: one `T` a CPU, reached by the CPU that shows it is pinned.
+pub(crate) struct PerCpu<'m, T>(PublishSlice<'m, T>);
+
+impl<'m, T> PerCpu<'m, T> {
+    pub(crate) const fn empty() -> Self {
+        Self(PublishSlice::empty())
+    }
+
+    pub(crate) fn set(&self, each: &'m [T]) {
+        self.0.set(each);
+    }
+
+    /// The caller's own, or `None` if the instance was made for fewer CPUs or is not ready.
+    #[inline(always)]
+    pub(crate) fn mine<P: Platform>(&self, pinned: &Pinned<P>) -> Option<&'m T> {
+        self.0.slice().get(pinned.cpu().index())
+    }
+
+    /// Everyone's, for requests to them and for statistics.
+    pub(crate) fn all(&self) -> &'m [T] {
+        self.0.slice()
+    }
+}

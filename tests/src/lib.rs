@@ -1,0 +1,2 @@
+//! Scenarios.
+#![no_std]
