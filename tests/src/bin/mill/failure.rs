@@ -28,9 +28,6 @@ impl Failure {
 
     /// A failure whose exit status means something to the caller.
     pub(crate) fn with_code(reason: impl Into<String>, code: u8) -> Self {
-        Self {
-            reason: reason.into(),
-            code,
-        }
+        Self { reason: reason.into(), code }
     }
 }

@@ -6,9 +6,19 @@
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod cargo;
+mod demo;
 mod failure;
+mod full;
+mod fuzz;
+mod kernels;
+mod libtest;
+mod loom;
+mod miri;
+mod models;
 mod qemu;
+mod steps;
 mod tools;
 
 use failure::{Failure, Outcome};
@@ -24,6 +34,48 @@ struct Command {
 }
 
 const COMMANDS: &[Command] = &[
+    Command {
+        name: "demo",
+        arguments: "",
+        purpose: "boot a machine of 4 CPUs and 3 nodes on pagemill, then the same hosted",
+        run: demo::run,
+    },
+    Command {
+        name: "bare",
+        arguments: "[--release] [KERNEL|FILTER]...",
+        purpose: "the test kernels under QEMU",
+        run: kernels::run,
+    },
+    Command {
+        name: "loom",
+        arguments: "[--bound N] [NAME]",
+        purpose: "the loom models with their mutants",
+        run: loom::run,
+    },
+    Command {
+        name: "miri-core",
+        arguments: "[FILTER]...",
+        purpose: "the core crate's tests under Miri",
+        run: miri::run,
+    },
+    Command {
+        name: "bench-frames",
+        arguments: "[ARGUMENT]...",
+        purpose: "the frame benchmarks beside their peers",
+        run: bench::frames,
+    },
+    Command {
+        name: "fuzz",
+        arguments: "[--seconds N] [TARGET]",
+        purpose: "the core's fuzz targets, 60 s each",
+        run: fuzz::run,
+    },
+    Command {
+        name: "full",
+        arguments: "[--seconds N]",
+        purpose: "the long form of every check; N for each fuzz target",
+        run: full::run,
+    },
     Command {
         name: "ensure",
         arguments: "[bare|qemu|TARGET|nightly|miri|fuzz]...",

@@ -43,30 +43,20 @@ pub(crate) fn run(words: &[String]) -> Outcome {
     };
     let name = kernel_name(kernel);
     let because = |reason: String| Failure::new(format!("mill qemu: {name}: {reason}"));
-    let image =
-        std::fs::read(kernel).map_err(|error| because(format!("cannot read {kernel}: {error}")))?;
+    let image = std::fs::read(kernel).map_err(|error| because(format!("cannot read {kernel}: {error}")))?;
     let full = env::var("PAGEMILL_FULL").is_ok_and(|value| value == "1");
     let wishes = Wishes::of_image(&image, full).map_err(because)?;
-    let limit = limit_of_environment()?
-        .or(wishes.limit)
-        .unwrap_or(DEFAULT_LIMIT);
+    let limit = limit_of_environment()?.or(wishes.limit).unwrap_or(DEFAULT_LIMIT);
 
     let mut command = dying_with_us(tools::qemu()?.as_os_str());
-    command.args(arguments(
-        &wishes.options,
-        kernel,
-        &command_line(words, full),
-    ));
+    command.args(arguments(&wishes.options, kernel, &command_line(words, full)));
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     if env::var_os("PAGEMILL_QEMU_VERBOSE").is_some() {
         eprintln!("mill qemu: {command:?}");
     }
-    let mut child = command
-        .spawn()
-        .map_err(|error| cargo::cannot_start(&command, &error))?;
+    let mut child = command.spawn().map_err(|error| cargo::cannot_start(&command, &error))?;
     let serial = Serial::pump(child.stdout.take().expect("stdout was asked to be a pipe"));
-    let end = wait(&mut child, limit, &serial.seen)
-        .map_err(|error| because(format!("cannot wait: {error}")))?;
+    let end = wait(&mut child, limit, &serial.seen).map_err(|error| because(format!("cannot wait: {error}")))?;
     let mid_line = serial.drain();
     verdict(end).map_err(|(reason, code)| {
         let newline = if mid_line { "\n" } else { "" };
@@ -76,15 +66,9 @@ pub(crate) fn run(words: &[String]) -> Outcome {
 
 /// The test's name, without the hash that cargo appends to the file.
 fn kernel_name(kernel: &str) -> String {
-    let stem = Path::new(kernel)
-        .file_name()
-        .unwrap_or(OsStr::new(kernel))
-        .to_string_lossy()
-        .into_owned();
+    let stem = Path::new(kernel).file_name().unwrap_or(OsStr::new(kernel)).to_string_lossy().into_owned();
     match stem.rsplit_once('-') {
-        Some((name, hash)) if hash.len() == 16 && hash.bytes().all(|b| b.is_ascii_hexdigit()) => {
-            name.to_owned()
-        }
+        Some((name, hash)) if hash.len() == 16 && hash.bytes().all(|b| b.is_ascii_hexdigit()) => name.to_owned(),
         _ => stem,
     }
 }
@@ -100,17 +84,10 @@ impl Wishes {
     fn of_image(image: &[u8], full: bool) -> Result<Self, String> {
         let mut wishes = Self::default();
         let mut rest = image;
-        while let Some(at) = rest
-            .windows(MARKER.len())
-            .position(|window| window == MARKER)
-        {
+        while let Some(at) = rest.windows(MARKER.len()).position(|window| window == MARKER) {
             rest = &rest[at + MARKER.len()..];
-            let end = rest
-                .iter()
-                .position(|&byte| byte == 0)
-                .ok_or("its QEMU options have no end")?;
-            let text =
-                std::str::from_utf8(&rest[..end]).map_err(|_| "its QEMU options are not UTF-8")?;
+            let end = rest.iter().position(|&byte| byte == 0).ok_or("its QEMU options have no end")?;
+            let text = std::str::from_utf8(&rest[..end]).map_err(|_| "its QEMU options are not UTF-8")?;
             wishes.add(text, full)?;
             // The closing zero may be the opening zero of the next marker.
             rest = &rest[end..];
@@ -125,9 +102,7 @@ impl Wishes {
                     break;
                 }
             } else if let Some(seconds) = word.strip_prefix("timeout=") {
-                self.limit = Some(
-                    seconds_of(seconds).ok_or(format!("its time limit {word:?} is no number"))?,
-                );
+                self.limit = Some(seconds_of(seconds).ok_or(format!("its time limit {word:?} is no number"))?);
             } else {
                 self.options.push(word.to_owned());
             }
@@ -137,10 +112,7 @@ impl Wishes {
 }
 
 fn seconds_of(text: &str) -> Option<Duration> {
-    text.parse()
-        .ok()
-        .filter(|&seconds| seconds > 0)
-        .map(Duration::from_secs)
+    text.parse().ok().filter(|&seconds| seconds > 0).map(Duration::from_secs)
 }
 
 fn limit_of_environment() -> Outcome<Option<Duration>> {
@@ -149,22 +121,14 @@ fn limit_of_environment() -> Outcome<Option<Duration>> {
     };
     match text.to_str().and_then(seconds_of) {
         Some(limit) => Ok(Some(limit)),
-        None => Err(Failure::usage(format!(
-            "mill qemu: PAGEMILL_QEMU_TIMEOUT is {text:?}, not a number of seconds"
-        ))),
+        None => Err(Failure::usage(format!("mill qemu: PAGEMILL_QEMU_TIMEOUT is {text:?}, not a number of seconds"))),
     }
 }
 
 /// The kernel's command line: filter words and `full`. libtest's own flags mean nothing to a kernel.
 fn command_line(words: &[String], full: bool) -> String {
-    let filters = words
-        .iter()
-        .map(String::as_str)
-        .filter(|word| !word.starts_with('-'));
-    filters
-        .chain(full.then_some("full"))
-        .collect::<Vec<_>>()
-        .join(" ")
+    let filters = words.iter().map(String::as_str).filter(|word| !word.starts_with('-'));
+    filters.chain(full.then_some("full")).collect::<Vec<_>>().join(" ")
 }
 
 fn arguments(options: &[String], kernel: &str, command_line: &str) -> Vec<String> {
@@ -175,9 +139,7 @@ fn arguments(options: &[String], kernel: &str, command_line: &str) -> Vec<String
     let mut add = |text: &str| all.extend(text.split(' ').map(str::to_owned));
     // QEMU merges repeated -M, -cpu and -m, the later one winning; of repeated -accel the first one that works wins.
     add("-M q35 -cpu max -m 128M");
-    let has_accelerator = options
-        .iter()
-        .any(|word| word == "-accel" || word.contains("accel="));
+    let has_accelerator = options.iter().any(|word| word == "-accel" || word.contains("accel="));
     if !has_accelerator {
         add("-accel tcg");
     }
@@ -197,16 +159,9 @@ fn dying_with_us(program: &OsStr) -> Command {
         command
     };
     let mut probe = wrapped(OsStr::new("true"));
-    probe
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
+    probe.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let works = cfg!(target_os = "linux") && probe.status().is_ok_and(|status| status.success());
-    if works {
-        wrapped(program)
-    } else {
-        Command::new(program)
-    }
+    if works { wrapped(program) } else { Command::new(program) }
 }
 
 /// The serial output on its way to our stdout.
@@ -233,9 +188,7 @@ impl Serial {
                     let mut out = io::stdout().lock();
                     // A closed stdout (`| head`) must not stall the guest.
                     let _ = out.write_all(&buffer[..count]).and_then(|()| out.flush());
-                    shared
-                        .mid_line
-                        .store(buffer[count - 1] != b'\n', Ordering::Relaxed);
+                    shared.mid_line.store(buffer[count - 1] != b'\n', Ordering::Relaxed);
                 }
             }
         });
@@ -270,11 +223,7 @@ fn wait(child: &mut Child, limit: Duration, seen: &Seen) -> io::Result<End> {
         if flood || start.elapsed() >= limit {
             child.kill()?;
             child.wait()?;
-            return Ok(if flood {
-                End::Flood
-            } else {
-                End::OverTime(limit)
-            });
+            return Ok(if flood { End::Flood } else { End::OverTime(limit) });
         }
         thread::sleep(Duration::from_millis(4));
     }
@@ -283,34 +232,19 @@ fn wait(child: &mut Child, limit: Duration, seen: &Seen) -> io::Result<End> {
 fn verdict(end: End) -> Result<(), (String, u8)> {
     let status = match end {
         End::OverTime(limit) => {
-            let reason = format!(
-                "killed at the time limit of {} s (PAGEMILL_QEMU_TIMEOUT)",
-                limit.as_secs()
-            );
+            let reason = format!("killed at the time limit of {} s (PAGEMILL_QEMU_TIMEOUT)", limit.as_secs());
             return Err((reason, CODE_TIME_LIMIT));
         }
         End::Flood => {
-            return Err((
-                format!(
-                    "killed after {} MiB of serial output",
-                    SERIAL_LIMIT_BYTES >> 20
-                ),
-                1,
-            ));
+            return Err((format!("killed after {} MiB of serial output", SERIAL_LIMIT_BYTES >> 20), 1));
         }
         End::Exited(status) => status,
     };
     match status.code() {
         Some(EXIT_PASSED) => Ok(()),
-        Some(EXIT_FAILED) => Err((
-            "the kernel reported a failed test".into(),
-            CODE_TESTS_FAILED,
-        )),
+        Some(EXIT_FAILED) => Err(("the kernel reported a failed test".into(), CODE_TESTS_FAILED)),
         Some(0) => Err(("guest reset or power off (triple fault?)".into(), 1)),
-        Some(code) => Err((
-            format!("QEMU ended with status {code}, which no kernel sends: see its message above"),
-            1,
-        )),
+        Some(code) => Err((format!("QEMU ended with status {code}, which no kernel sends: see its message above"), 1)),
         None => Err((format!("QEMU was killed ({status})"), 1)),
     }
 }
@@ -331,59 +265,28 @@ mod tests {
     #[test]
     fn options_and_limit_come_from_the_image() {
         let found = wishes("-smp 4 timeout=9 -m 1G full: -smp 16 timeout=90", false).unwrap();
-        assert_eq!(
-            found,
-            Wishes {
-                options: words("-smp 4 -m 1G"),
-                limit: Some(Duration::from_secs(9))
-            }
-        );
+        assert_eq!(found, Wishes { options: words("-smp 4 -m 1G"), limit: Some(Duration::from_secs(9)) });
         let found = wishes("-smp 4 full: -smp 16 timeout=90", true).unwrap();
-        assert_eq!(
-            found,
-            Wishes {
-                options: words("-smp 4 -smp 16"),
-                limit: Some(Duration::from_secs(90))
-            }
-        );
-        assert_eq!(
-            Wishes::of_image(b"no marker", false).unwrap(),
-            Wishes::default()
-        );
+        assert_eq!(found, Wishes { options: words("-smp 4 -smp 16"), limit: Some(Duration::from_secs(90)) });
+        assert_eq!(Wishes::of_image(b"no marker", false).unwrap(), Wishes::default());
     }
 
     #[test]
     fn broken_markers_are_named() {
-        assert!(
-            wishes("timeout=soon", false)
-                .unwrap_err()
-                .contains("timeout=soon")
-        );
+        assert!(wishes("timeout=soon", false).unwrap_err().contains("timeout=soon"));
         assert!(wishes("timeout=0", false).is_err());
-        assert!(
-            Wishes::of_image(MARKER, false)
-                .unwrap_err()
-                .contains("no end")
-        );
+        assert!(Wishes::of_image(MARKER, false).unwrap_err().contains("no end"));
     }
 
     #[test]
     fn adjacent_markers_share_a_zero() {
         let image = [MARKER, b"-smp 2", MARKER, b"-m 1G\0"].concat();
-        assert_eq!(
-            Wishes::of_image(&image, false).unwrap().options,
-            words("-smp 2 -m 1G")
-        );
+        assert_eq!(Wishes::of_image(&image, false).unwrap().options, words("-smp 2 -m 1G"));
     }
 
     #[test]
     fn a_kernels_accelerator_replaces_ours() {
-        let count = |options: &str| {
-            arguments(&words(options), "k", "")
-                .iter()
-                .filter(|w| *w == "-accel")
-                .count()
-        };
+        let count = |options: &str| arguments(&words(options), "k", "").iter().filter(|w| *w == "-accel").count();
         assert_eq!(count("-smp 2"), 1);
         assert_eq!(count("-accel tcg,thread=single"), 1);
         assert_eq!(count("-machine accel=tcg"), 0);

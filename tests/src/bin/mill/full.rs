@@ -1,0 +1,34 @@
+//! `cargo full`: the long form of every check.
+
+use crate::cargo;
+use crate::failure::{Failure, Outcome};
+use crate::libtest;
+use crate::steps::Steps;
+use crate::{fuzz, loom, miri, tools};
+
+pub(crate) fn run(words: &[String]) -> Outcome {
+    let fuzz_words: &[String] = match words {
+        [] => &[],
+        [option, _] if option == "--seconds" => words,
+        [word, ..] => return Err(Failure::usage(format!("mill full: unexpected argument {word:?}"))),
+    };
+    // What is missing is found out before the first of many minutes.
+    tools::bare()?;
+    tools::miri()?;
+    tools::fuzz()?;
+    let mut steps = Steps::new("full");
+    steps.step("cargo test, kernels with 16 CPUs", || {
+        libtest::run(cargo::cargo().args(["test", "--workspace"]).env("PAGEMILL_FULL", "1"), "cargo test").map(drop)
+    });
+    steps.step("kernels in release mode, 16 CPUs", release_kernels);
+    steps.step(format!("loom, preemption bound {}", loom::FULL_BOUND), || loom::check("", loom::FULL_BOUND));
+    steps.step("miri, both aliasing models and many seeds", miri::full);
+    steps.step("fuzzing", || fuzz::run(fuzz_words));
+    steps.finish()
+}
+
+fn release_kernels() -> Outcome {
+    let mut command = cargo::cargo();
+    command.args(["test", "--release", "--target", cargo::BARE_TARGET, "-p", "pagemill-bare", "--tests"]);
+    libtest::run(command.env("PAGEMILL_FULL", "1"), "kernels").map(drop)
+}

@@ -1,0 +1,55 @@
+//! Runs of test programs: their output passes through, and the tests are counted, since a run of no test proves nothing.
+
+use crate::cargo;
+use crate::failure::{Failure, Outcome};
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+/// Runs tests and returns how many passed. `what` names the run in the reasons.
+pub(crate) fn run(command: &mut Command, what: &str) -> Outcome<usize> {
+    let passed = read_lines(command, what, |line| println!("{line}"))?.iter().filter_map(|line| passed_of(line)).sum();
+    if passed == 0 {
+        return Err(Failure::new(format!("{what}: no test ran")));
+    }
+    Ok(passed)
+}
+
+/// Runs a command, shows each line of its stdout to `see` as it comes, and returns them all.
+pub(crate) fn read_lines(command: &mut Command, what: &str, mut see: impl FnMut(&str)) -> Outcome<Vec<String>> {
+    let cannot = |error: std::io::Error| Failure::new(format!("{what}: {error}"));
+    let mut child = command.stdout(Stdio::piped()).spawn().map_err(|error| cargo::cannot_start(command, &error))?;
+    let stdout = child.stdout.take().expect("stdout was asked to be a pipe");
+    let mut lines = Vec::new();
+    for line in BufReader::new(stdout).split(b'\n') {
+        let line = String::from_utf8_lossy(&line.map_err(cannot)?).into_owned();
+        see(&line);
+        lines.push(line);
+    }
+    let status = child.wait().map_err(cannot)?;
+    if status.success() { Ok(lines) } else { Err(Failure::new(format!("{what}: failed ({status})"))) }
+}
+
+/// The count in libtest's summary line, which the kernels write too.
+fn passed_of(line: &str) -> Option<usize> {
+    let (_, counts) = line.split_once("test result: ok. ")?;
+    counts.split_once(" passed")?.0.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn summary_lines_are_counted() {
+        assert_eq!(passed_of("test result: ok. 12 passed; 0 failed; 0 ignored"), Some(12));
+        assert_eq!(passed_of("test result: FAILED. 12 passed; 1 failed"), None);
+        assert_eq!(passed_of("test models::pool ... ok"), None);
+    }
+
+    #[test]
+    fn a_run_of_no_test_fails() {
+        let empty = run(Command::new("echo").arg("test result: ok. 0 passed; 0 failed"), "nothing").unwrap_err();
+        assert_eq!(empty.reason, "nothing: no test ran");
+        assert_eq!(run(Command::new("echo").arg("test result: ok. 3 passed; 0 failed"), "three").unwrap(), 3);
+    }
+}
