@@ -211,7 +211,7 @@ fn nothing_is_installed_against_the_users_will() {
     let machine = Machine::new("noinstall", "", "echo /nonexistent");
     let ensure = |tool: &str, forbidden: bool| {
         let mut command = mill(&["ensure", tool]);
-        command.env("PATH", &machine.dir.join("empty")).env("RUSTC", machine.qemu());
+        command.env("PATH", machine.dir.join("empty")).env("RUSTC", machine.qemu());
         if forbidden {
             command.env("PAGEMILL_NO_INSTALL", "1");
         }
