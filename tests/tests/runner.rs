@@ -7,10 +7,16 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 const MILL: &str = env!("CARGO_BIN_EXE_mill");
+
+/// Writes a program made of shell.
+fn script(path: &Path, text: &str) {
+    fs::write(path, format!("#!/bin/sh\n{text}\n")).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
 
 /// A directory with a kernel image and a QEMU made of shell.
 struct Machine {
@@ -19,13 +25,14 @@ struct Machine {
 
 impl Machine {
     /// `name` must differ between tests, since they run at the same time.
-    fn new(name: &str, options: &str, script: &str) -> Self {
+    fn new(name: &str, options: &str, qemu: &str) -> Self {
         let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        // What a run before this one left would be taken for this one's.
+        let _ = fs::remove_dir_all(&dir);
         fs::create_dir_all(&dir).unwrap();
         fs::write(dir.join("kernel"), format!("\x7fELF\0PAGEMILL-QEMU:{options}\0rest")).unwrap();
         let machine = Self { dir };
-        fs::write(machine.qemu(), format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs::set_permissions(machine.qemu(), fs::Permissions::from_mode(0o755)).unwrap();
+        script(&machine.qemu(), qemu);
         machine
     }
 
@@ -141,7 +148,6 @@ fn a_killed_runner_leaves_no_qemu() {
     }
     let machine = Machine::new("orphan", "", "echo $$ > $0.pid.new; mv $0.pid.new $0.pid; exec sleep 60");
     let pid = machine.dir.join("qemu.pid");
-    let _ = fs::remove_file(&pid);
     let mut runner = machine.runner().spawn().unwrap();
     assert!(eventually(|| pid.is_file()), "QEMU did not start");
     runner.kill().unwrap();
@@ -226,6 +232,50 @@ fn nothing_is_installed_against_the_users_will() {
     }
     ensure("bare", false).failed(1, "there is no rustup");
     ensure("qemu", false).failed(1, "this machine has no apt-get");
+}
+
+/// A machine whose package managers are scripts, each of which takes a while and notes its call.
+#[test]
+fn what_is_missing_is_installed_once() {
+    let machine = Machine::new("install", "", "echo $0.lib");
+    let dir = &machine.dir;
+    let bin = dir.join("bin");
+    let lib = dir.join("qemu.lib");
+    fs::create_dir_all(&bin).unwrap();
+    fs::create_dir_all(&lib).unwrap();
+    let calls = dir.join("calls");
+    let note = format!("echo \"${{0##*/}} $*\" >> {}; /bin/sleep 0.1;", calls.display());
+    script(&bin.join("rustup"), &format!("{note} : > {}/libcore-0.rlib", lib.display()));
+    script(&bin.join("id"), "echo 0");
+    script(&bin.join("env"), r#"case $1 in *=*) export "$1"; shift;; esac; exec "$@""#);
+    let qemu = bin.join("qemu-system-x86_64");
+    let install = format!("case $* in *install*) : > {};; esac", qemu.display());
+    script(&bin.join("apt-get"), &format!("{note} {install}"));
+
+    let ensure = || {
+        let mut command = mill(&["ensure", "bare"]);
+        command.env("PATH", &bin).env("RUSTC", machine.qemu()).env("CARGO_HOME", dir);
+        command
+    };
+    let parallel: Vec<_> = (0..4).map(|_| ensure().stderr(Stdio::piped()).spawn().unwrap()).collect();
+    for child in parallel {
+        assert!(child.wait_with_output().unwrap().status.success());
+    }
+    let apt = "apt-get -y -o DPkg::Lock::Timeout=300";
+    assert_eq!(
+        fs::read_to_string(&calls).unwrap(),
+        format!(
+            "rustup target add x86_64-unknown-none\n{apt} update\n\
+             {apt} install --no-install-recommends qemu-system-x86\n"
+        )
+    );
+    fs::remove_file(&qemu).unwrap();
+    let ended = Ended::of(&mut ensure());
+    assert_eq!(
+        (ended.code, ended.stderr.as_str()),
+        (Some(0), "pagemill: installing qemu-system-x86_64\n"),
+        "{ended:?}"
+    );
 }
 
 #[test]
