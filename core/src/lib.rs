@@ -15,6 +15,9 @@ mod platform;
 mod sync;
 // Edges.
 mod carve;
+// Frames, lowest rung first.
+mod buddy;
+mod tree;
 
 pub use carve::Metadata;
 pub use config::{Checked, Config, Fast};

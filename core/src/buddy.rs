@@ -1,0 +1,342 @@
+//! The frames of one arena: its trees, and the summaries that find the right one.
+//!
+//! Plain data of whoever holds the arena's lock. Frames are numbered inside the naturally aligned arena, whether or not
+//! all of it is spanned, so that alignment is arithmetic on the number.
+
+mod range;
+mod set;
+#[cfg(test)]
+mod twin;
+
+use core::marker::PhantomData;
+
+use crate::config::{Config, Geometry};
+use crate::order::Order;
+use crate::sync::{AtomicU16, Ordering};
+use crate::tree::Tree;
+use set::TreeSet;
+
+/// Which end of an arena a request takes from, so that what cannot move and what can meet in the middle.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum End {
+    /// The lowest addresses: unmovable.
+    Bottom,
+    /// The highest: movable.
+    Top,
+}
+
+/// An invariant that does not hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Broken {
+    /// Which one.
+    pub(crate) what: &'static str,
+    /// In which tree of the arena.
+    pub(crate) tree: u32,
+}
+
+/// Sets of trees: one for each level of a tree, and [`Buddy::ANY`].
+const SETS: usize = 11;
+/// The most trees an arena has.
+const TREES: usize = 512;
+/// The bit of [`Buddy::orders_free`] that says that the whole arena is free.
+pub(crate) const WHOLE_ARENA: u32 = 1 << 31;
+
+/// The free frames of an arena.
+///
+/// With `levels[t]` the levels at which tree `t` has a free block, and the bit [`Buddy::ANY`] if it has any:
+///
+/// * `sets[k]` holds tree `t` if and only if bit `k` of `levels[t]` is set;
+/// * bit `k` of `orders` is set if and only if `sets[k]` is not empty;
+/// * `free_in_tree[t]` is the frames of the free blocks of tree `t`, and `free_frames` the sum over all trees.
+///
+/// Trees are numbered inside the arena; those that are not spanned have nothing free, ever.
+pub(crate) struct Buddy<'m, C: Config> {
+    trees: &'m mut [Tree],
+    /// Read by pools, as advice, while the lock is held by others.
+    free_in_tree: &'m [AtomicU16],
+    first_tree: u32,
+    free_frames: u32,
+    orders: u32,
+    levels: [u16; TREES],
+    sets: [TreeSet; SETS],
+    config: PhantomData<fn() -> C>,
+}
+
+impl<'m, C: Config> Buddy<'m, C> {
+    /// The order of a tree.
+    const TOP: u32 = C::HUGE_ORDER;
+    /// The set of trees that have anything free.
+    const ANY: u32 = C::HUGE_ORDER + 1;
+    const TREE_FRAMES: u32 = Geometry::<C>::TREE_FRAMES as u32;
+    const ARENA_FRAMES: u32 = Geometry::<C>::ARENA_FRAMES as u32;
+
+    /// An arena with nothing free, of which `trees` from number `first_tree` on are spanned.
+    ///
+    /// All trees are empty, and `free_in_tree` is as many zeroes.
+    pub(crate) fn new(trees: &'m mut [Tree], free_in_tree: &'m [AtomicU16], first_tree: u32) -> Self {
+        const { Geometry::<C>::VALID };
+        assert!(trees.len() == free_in_tree.len(), "a count for each tree");
+        assert!(first_tree as usize + trees.len() <= Geometry::<C>::ARENA_TREES, "the trees lie in the arena");
+        Self {
+            trees,
+            free_in_tree,
+            first_tree,
+            free_frames: 0,
+            orders: 0,
+            levels: [0; TREES],
+            sets: [TreeSet::EMPTY; SETS],
+            config: PhantomData,
+        }
+    }
+
+    /// How many frames are free.
+    #[inline]
+    pub(crate) fn free_frames(&self) -> u32 {
+        self.free_frames
+    }
+
+    /// Bit `k`, up to the order of a tree: some tree has a free block of that order, as large as it can be.
+    /// [`WHOLE_ARENA`] too if all the frames there could be in an arena are free.
+    #[inline]
+    pub(crate) fn orders_free(&self) -> u32 {
+        let whole = if self.free_frames == Self::ARENA_FRAMES { WHOLE_ARENA } else { 0 };
+        self.orders & ((1 << Self::ANY) - 1) | whole
+    }
+
+    /// Takes 2^order aligned frames, wholly below `below` if given.
+    ///
+    /// A single frame comes from the first tree, seen from `end`, that has any: its smallest block, so that trees are
+    /// emptied one by one. Larger blocks up to a tree come from the smallest block there is, at the first address.
+    #[inline]
+    pub(crate) fn take(&mut self, order: Order, end: End, below: Option<u32>) -> Option<u32> {
+        let order = order.index() as u32;
+        if order > C::ARENA_ORDER {
+            return None;
+        }
+        let last = below.unwrap_or(Self::ARENA_FRAMES).min(Self::ARENA_FRAMES).checked_sub(1 << order)?;
+        self.take_block(order, end, last)
+    }
+
+    /// Takes 2^order aligned frames that begin at or before `last`.
+    #[inline]
+    fn take_block(&mut self, order: u32, end: End, last: u32) -> Option<u32> {
+        if order >= Self::TOP {
+            let trees = 1 << (order - Self::TOP);
+            return self.take_trees(trees, trees, end, last >> Self::TOP);
+        }
+        let (tree, level, block) = match order {
+            0 => self.find_frame(end, last)?,
+            _ => self.find_block(order, end, last)?,
+        };
+        let frame = Self::part(end, block, level, order, last - (tree << Self::TOP).min(last));
+        self.tree_mut(tree).split::<C>(frame, order, level);
+        self.settle(tree, (1u16 << order).wrapping_neg());
+        Some(tree << Self::TOP | frame)
+    }
+
+    /// The first of 2^order frames inside a block of `level` to take, at or before `last`.
+    #[inline]
+    fn part(end: End, block: u32, level: u32, order: u32, last: u32) -> u32 {
+        match end {
+            End::Bottom => block,
+            End::Top => (block + (1 << level) - (1 << order)).min(last & !((1 << order) - 1)),
+        }
+    }
+
+    /// The block to take a single frame at or before `last` from: tree, level and place in the tree.
+    #[inline]
+    fn find_frame(&self, end: End, last: u32) -> Option<(u32, u32, u32)> {
+        let any = &self.sets[Self::ANY as usize];
+        let mut tree = match end {
+            End::Bottom => any.first()?,
+            End::Top => any.last_to(last >> Self::TOP)?,
+        };
+        if end == End::Bottom && tree < last >> Self::TOP {
+            return self.tree(tree).smallest::<C>().map(|(level, block)| (tree, level, block));
+        }
+        loop {
+            let levels = u32::from(self.levels[tree as usize % TREES]);
+            for level in 0..=Self::TOP {
+                if levels >> level & 1 == 0 {
+                    continue;
+                }
+                if let Some(block) = self.block_in(tree, level, end, last) {
+                    return Some((tree, level, block));
+                }
+            }
+            // Only the last tree can have all it has past the limit, and from the bottom it was the only one left.
+            if end == End::Bottom || tree == 0 {
+                return None;
+            }
+            tree = any.last_to(tree - 1)?;
+        }
+    }
+
+    /// The smallest block of at least 2^order frames, at the first address seen from `end`.
+    #[inline]
+    fn find_block(&self, order: u32, end: End, last: u32) -> Option<(u32, u32, u32)> {
+        let mut orders = self.orders & ((1 << Self::ANY) - 1) & (!0 << order);
+        while orders != 0 {
+            let level = orders.trailing_zeros();
+            let set = &self.sets[level as usize % SETS];
+            let mut tree = match end {
+                End::Bottom => set.first(),
+                End::Top => set.last_to(last >> Self::TOP),
+            };
+            while let Some(found) = tree {
+                if found > last >> Self::TOP {
+                    break;
+                }
+                if let Some(block) = self.block_in(found, level, end, last) {
+                    return Some((found, level, block));
+                }
+                // Only the tree of `last` can have its blocks of the level past it.
+                tree = if end == End::Top && found > 0 { set.last_to(found - 1) } else { None };
+            }
+            orders &= orders - 1;
+        }
+        None
+    }
+
+    /// The first free block of `level` in `tree`, seen from `end`, that begins at or before `last`.
+    #[inline]
+    fn block_in(&self, tree: u32, level: u32, end: End, last: u32) -> Option<u32> {
+        let last = last.checked_sub(tree << Self::TOP)?.min(Self::TREE_FRAMES - 1);
+        match end {
+            End::Bottom => self.tree(tree).lowest_of::<C>(level, last),
+            End::Top => self.tree(tree).highest_of::<C>(level, last),
+        }
+    }
+
+    /// Takes up to `want` single frames of one tree, the one that [`Buddy::take`] would take a frame from, and calls
+    /// `out` with the start and the count of each piece. Returns how many it took.
+    #[inline]
+    pub(crate) fn take_frames(
+        &mut self,
+        want: u32,
+        end: End,
+        below: Option<u32>,
+        mut out: impl FnMut(u32, u32),
+    ) -> u32 {
+        let limit = below.unwrap_or(Self::ARENA_FRAMES).min(Self::ARENA_FRAMES);
+        let Some(last) = limit.checked_sub(1) else { return 0 };
+        let Some((tree, mut level, mut block)) = self.find_frame(end, last) else { return 0 };
+        let base = tree << Self::TOP;
+        let mut taken = 0;
+        while taken < want {
+            let mut order = level.min((want - taken).ilog2());
+            if base + block + (1 << level) > limit {
+                order = match end {
+                    End::Bottom => order.min((limit - base - block).ilog2()),
+                    End::Top => 0,
+                };
+            }
+            let frame = Self::part(end, block, level, order, last - base);
+            self.tree_mut(tree).split::<C>(frame, order, level);
+            out(base + frame, 1 << order);
+            taken += 1 << order;
+            let levels = self.tree(tree).levels::<C>();
+            let next = (0..=Self::TOP)
+                .filter(|level| levels >> level & 1 != 0)
+                .find_map(|level| self.block_in(tree, level, end, last).map(|block| (level, block)));
+            let Some(next) = next else { break };
+            (level, block) = next;
+        }
+        self.settle(tree, (taken as u16).wrapping_neg());
+        taken
+    }
+
+    /// Frees 2^order aligned frames.
+    ///
+    /// # Errors
+    /// The number of a frame of them that is free already; nothing is freed then.
+    #[inline]
+    pub(crate) fn free(&mut self, index: u32, order: Order) -> Result<(), u32> {
+        let order = order.index() as u32;
+        debug_assert!(index & ((1 << order) - 1) == 0, "a block is aligned");
+        if order >= Self::TOP {
+            return self.free_trees(index >> Self::TOP, 1 << (order - Self::TOP));
+        }
+        let (tree, frame) = (index >> Self::TOP, index % Self::TREE_FRAMES);
+        if let Some(found) = self.tree(tree).first_free::<C>(frame, order) {
+            return Err(tree << Self::TOP | found);
+        }
+        self.tree_mut(tree).merge::<C>(frame, order);
+        self.settle(tree, 1 << order);
+        Ok(())
+    }
+
+    /// Frees the frames of `mask` in the aligned row of 64 frames of number `row`.
+    ///
+    /// Returns those of them that were free already: they stay as they are, the others are freed.
+    pub(crate) fn free_row(&mut self, row: u32, mask: u64) -> u64 {
+        if mask == !0 && Self::TOP >= 6 {
+            let order = const { Order::new(6).unwrap() };
+            if self.free(row * 64, order).is_ok() {
+                return 0;
+            }
+        }
+        let trees = 64u32 >> Self::TOP.min(6);
+        let frames = 64 / trees;
+        let mut refused = 0;
+        for part in 0..trees {
+            let mine = mask >> (part * frames) & (!0 >> (64 - frames));
+            if mine == 0 {
+                continue;
+            }
+            let first = row * 64 + part * frames;
+            let tree = first >> Self::TOP;
+            let tree_row = first % Self::TREE_FRAMES / 64;
+            let free = self.tree(tree).row::<C>(tree_row) & mine;
+            refused |= free << (part * frames);
+            if mine & !free != 0 {
+                self.tree_mut(tree).merge_row::<C>(tree_row, mine & !free);
+                self.settle(tree, (mine & !free).count_ones() as u16);
+            }
+        }
+        refused
+    }
+
+    #[inline(always)]
+    fn tree(&self, tree: u32) -> &Tree {
+        &self.trees[(tree - self.first_tree) as usize]
+    }
+
+    #[inline(always)]
+    fn tree_mut(&mut self, tree: u32) -> &mut Tree {
+        &mut self.trees[(tree - self.first_tree) as usize]
+    }
+
+    /// The free frames of a tree.
+    #[inline(always)]
+    fn free_in(&self, tree: u32) -> u32 {
+        // Relaxed: only the holder of the lock writes it.
+        u32::from(self.free_in_tree[(tree - self.first_tree) as usize].load(Ordering::Relaxed))
+    }
+
+    /// Makes the summaries agree with a tree that has `more` free frames now, modulo 2^16.
+    #[inline]
+    fn settle(&mut self, tree: u32, more: u16) {
+        let levels = self.tree(tree).levels::<C>();
+        self.settle_as(tree, more, levels);
+    }
+
+    #[inline]
+    fn settle_as(&mut self, tree: u32, more: u16, levels: u32) {
+        let count = &self.free_in_tree[(tree - self.first_tree) as usize];
+        // Relaxed: the lock orders its holders, and pools read it as advice.
+        count.store(count.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
+        self.free_frames = self.free_frames.wrapping_add_signed(i32::from(more as i16));
+        let now = levels | u32::from(levels != 0) << Self::ANY;
+        let held = &mut self.levels[tree as usize % TREES];
+        let mut changed = u32::from(*held) ^ now;
+        *held = now as u16;
+        while changed != 0 {
+            let level = changed.trailing_zeros();
+            let set = &mut self.sets[level as usize % SETS];
+            set.flip(tree);
+            self.orders = self.orders & !(1 << level) | u32::from(!set.is_empty()) << level;
+            changed &= changed - 1;
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! What is asked of an arena by range: runs, named frames, any split of what is lent.
+
+use super::{Broken, Buddy, End};
+use crate::config::{Config, Geometry};
+use crate::order::{AlignedBlocks, Order};
+
+impl<C: Config> Buddy<'_, C> {
+    /// Takes `count` contiguous frames that begin at a multiple of 2^align, wholly below `below` if given.
+    ///
+    /// Up to a tree they are the head of the smallest block that holds them, above it of a run of wholly free trees;
+    /// the rest of it stays free.
+    pub(crate) fn take_run(&mut self, count: u32, align: u32, end: End, below: Option<u32>) -> Option<u32> {
+        let last = below.unwrap_or(Self::ARENA_FRAMES).min(Self::ARENA_FRAMES).checked_sub(count)?;
+        if count == 0 || align > C::ARENA_ORDER {
+            return None;
+        }
+        let order = count.next_power_of_two().trailing_zeros().max(align);
+        let (start, taken) = if order <= Self::TOP {
+            (self.take_block(order, end, last)?, 1 << order)
+        } else {
+            let trees = count.div_ceil(Self::TREE_FRAMES);
+            let spacing = 1 << align.saturating_sub(Self::TOP);
+            (self.take_trees(trees, spacing, end, last >> Self::TOP)?, trees << Self::TOP)
+        };
+        self.give(start + count, taken - count);
+        Some(start)
+    }
+
+    /// Takes exactly these frames.
+    ///
+    /// # Errors
+    /// The first of them that is not free; nothing is taken then.
+    pub(crate) fn take_at(&mut self, start: u32, count: u32) -> Result<(), u32> {
+        let mut next = start;
+        while next < start + count {
+            match self.next_free_chunk(next, start + count) {
+                Some((found, frames)) if found == next => next += frames,
+                _ => return Err(next),
+            }
+        }
+        for (head, order) in Self::blocks(start, count) {
+            let (tree, frame) = (head >> Self::TOP, head % Self::TREE_FRAMES);
+            // A block that is free whole lies in one free block: smaller ones in it would have merged.
+            if let Some(level) = self.tree(tree).covering::<C>(frame) {
+                self.tree_mut(tree).split::<C>(frame, order, level);
+                self.settle(tree, (1u16 << order).wrapping_neg());
+            }
+        }
+        Ok(())
+    }
+
+    /// Frees any `count` frames that are not free.
+    ///
+    /// # Errors
+    /// The first of them that is free already; nothing is freed then.
+    pub(crate) fn free_range(&mut self, start: u32, count: u32) -> Result<(), u32> {
+        match self.first_free_in(start, count) {
+            Some(found) => Err(found),
+            None => {
+                self.give(start, count);
+                Ok(())
+            }
+        }
+    }
+
+    /// Frees frames of which none is free.
+    fn give(&mut self, start: u32, count: u32) {
+        for (head, order) in Self::blocks(start, count) {
+            let (tree, frame) = (head >> Self::TOP, head % Self::TREE_FRAMES);
+            self.tree_mut(tree).merge::<C>(frame, order);
+            self.settle(tree, 1 << order);
+        }
+    }
+
+    /// The aligned blocks of a range, none larger than a tree.
+    fn blocks(start: u32, count: u32) -> impl Iterator<Item = (u32, u32)> {
+        let largest = const { Order::new(C::HUGE_ORDER).unwrap() };
+        let blocks = AlignedBlocks::new(start as usize, count as usize, largest);
+        blocks.map(|(head, order)| (head as u32, order.index() as u32))
+    }
+
+    /// Whether a frame is free.
+    pub(crate) fn is_free(&self, index: u32) -> bool {
+        self.spans(index >> Self::TOP)
+            && self.tree(index >> Self::TOP).covering::<C>(index % Self::TREE_FRAMES).is_some()
+    }
+
+    /// The first frame of a range that is free.
+    pub(crate) fn first_free_in(&self, start: u32, count: u32) -> Option<u32> {
+        self.next_free_chunk(start, start + count).map(|(found, _)| found)
+    }
+
+    /// The first free frame of `from..end`, and how many from there are free and lie in the range and in one free
+    /// block.
+    pub(crate) fn next_free_chunk(&self, from: u32, end: u32) -> Option<(u32, u32)> {
+        let mut next = from;
+        while next < end {
+            let tree = self.sets[Self::ANY as usize].first_from(next >> Self::TOP)?;
+            next = next.max(tree << Self::TOP);
+            let tree_end = (tree + 1) << Self::TOP;
+            while next < end.min(tree_end) {
+                let frame = next % Self::TREE_FRAMES;
+                let row = self.tree(tree).row::<C>(frame / 64) >> (frame % 64);
+                if row == 0 {
+                    next = ((next / 64 + 1) * 64).min(tree_end);
+                    continue;
+                }
+                next += row.trailing_zeros();
+                if next >= end {
+                    return None;
+                }
+                let level = self.tree(tree).covering::<C>(next % Self::TREE_FRAMES)?;
+                let block_end = ((next >> level) + 1) << level;
+                return Some((next, block_end.min(end) - next));
+            }
+        }
+        None
+    }
+
+    fn spans(&self, tree: u32) -> bool {
+        tree >= self.first_tree && ((tree - self.first_tree) as usize) < self.trees.len()
+    }
+
+    /// Takes a run of `count` wholly free trees that begins at a multiple of `spacing`, at or before tree `last`.
+    pub(super) fn take_trees(&mut self, count: u32, spacing: u32, end: End, last: u32) -> Option<u32> {
+        let whole = &self.sets[Self::TOP as usize];
+        let start = if count == 1 && spacing == 1 {
+            match end {
+                End::Bottom => whole.first(),
+                End::Top => whole.last_to(last),
+            }
+        } else {
+            let starts = whole.runs(count).aligned(spacing);
+            match end {
+                End::Bottom => starts.first(),
+                End::Top => starts.last_to(last),
+            }
+        };
+        let start = start.filter(|&start| start <= last)?;
+        for tree in start..start + count {
+            self.tree_mut(tree).split::<C>(0, Self::TOP, Self::TOP);
+            self.settle_as(tree, (Self::TREE_FRAMES as u16).wrapping_neg(), 0);
+        }
+        Some(start << Self::TOP)
+    }
+
+    /// Frees whole trees.
+    pub(super) fn free_trees(&mut self, first: u32, count: u32) -> Result<(), u32> {
+        if let Some(tree) = (first..first + count).find(|&tree| self.free_in(tree) != 0) {
+            return Err(self.first_free_in(tree << Self::TOP, Self::TREE_FRAMES).unwrap_or(tree << Self::TOP));
+        }
+        for tree in first..first + count {
+            self.tree_mut(tree).merge::<C>(0, Self::TOP);
+            self.settle_as(tree, Self::TREE_FRAMES as u16, 1 << Self::TOP);
+        }
+        Ok(())
+    }
+
+    /// Adds the free blocks of each order to `into`; wholly free trees are counted as the largest aligned blocks that
+    /// runs of them make.
+    pub(crate) fn count_chunks(&self, into: &mut [usize; Order::COUNT]) {
+        for tree in self.trees.iter() {
+            tree.count::<C>(into);
+        }
+        let whole = &self.sets[Self::TOP as usize];
+        let mut next = 0;
+        while let Some(start) = whole.first_from(next) {
+            next = whole.first_gap_from(start);
+            for (_, order) in AlignedBlocks::new(start as usize, (next - start) as usize, Order::MAX) {
+                into[order.index() + C::HUGE_ORDER as usize] += 1;
+            }
+        }
+    }
+
+    /// Checks all invariants.
+    ///
+    /// # Errors
+    /// The first that does not hold.
+    pub(crate) fn validate(&self) -> Result<(), Broken> {
+        let mut free_frames = 0;
+        let mut orders = 0;
+        for tree in 0..Geometry::<C>::ARENA_TREES as u32 {
+            let broken = |what| Broken { what, tree };
+            let mut levels = 0;
+            if self.spans(tree) {
+                let free = self.tree(tree).validate::<C>().map_err(broken)?;
+                if free != self.free_in(tree) {
+                    return Err(broken("the tree's count of free frames is wrong"));
+                }
+                free_frames += free;
+                levels = self.tree(tree).levels::<C>() | u32::from(free != 0) << Self::ANY;
+            }
+            if levels != u32::from(self.levels[tree as usize]) {
+                return Err(broken("the levels of the tree are not those noted"));
+            }
+            if (0..=Self::ANY).any(|level| self.sets[level as usize].contains(tree) != (levels >> level & 1 != 0)) {
+                return Err(broken("a set does not agree with the tree"));
+            }
+            orders |= levels;
+        }
+        let tree = 0;
+        if orders != self.orders || self.sets.iter().any(|set| !set.is_consistent()) {
+            return Err(Broken { what: "the summary of the sets is wrong", tree });
+        }
+        if free_frames != self.free_frames {
+            return Err(Broken { what: "the arena's count of free frames is wrong", tree });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,312 @@
+//! The buddy of one huge frame: a bit for every block it could ever be cut into.
+
+use core::marker::PhantomData;
+
+use crate::config::Config;
+
+/// Words of a tree: the most a huge frame of order 9 needs, one bit short of all of them.
+const WORDS: usize = 16;
+
+/// Which of the blocks inside one huge frame are free and as large as they can be.
+///
+/// Level `k` has one bit for each aligned block of 2^k frames, all levels in one string of bits, smallest blocks first.
+/// With 512 frames:
+///
+/// ```text
+///  word   0 ─────────────── 7   8 ──── 11   12 ─ 13    14                   15
+///       ┌────────────────────┬────────────┬────────┬────────┬────┬────┬────┬────┬──┬─┬─┐
+///       │ level 0: 512 bits  │ 1: 256     │ 2: 128 │ 3: 64  │ 4  │ 5  │ 6  │ 7  │8 │9│ │
+///       └────────────────────┴────────────┴────────┴────────┴────┴────┴────┴────┴──┴─┴─┘
+///   bit 0                    512          768      896      960  992  1008 1016 1020 1022
+/// ```
+///
+/// * Each free frame lies in exactly one block whose bit is set.
+/// * No two buddies are both set: they would be one block of the next level.
+///
+/// So a tree of zeroes has nothing free, and the lowest set bit is the smallest block at the lowest address. Plain
+/// words: whoever holds the arena's lock is alone with them.
+#[repr(C, align(128))]
+#[derive(Clone)]
+pub(crate) struct Tree([u64; WORDS]);
+
+/// Positions in the string of bits, as constants of the geometry.
+struct Shape<C>(PhantomData<C>);
+
+impl<C: Config> Shape<C> {
+    /// The level of the one bit that says that all is free.
+    const TOP: u32 = C::HUGE_ORDER;
+    /// Bits of all levels.
+    const BITS: u32 = (2 << C::HUGE_ORDER) - 1;
+    /// Rows are cut at 64 frames, or at the tree's end.
+    const ROW_ORDER: u32 = if C::HUGE_ORDER < 6 { C::HUGE_ORDER } else { 6 };
+
+    /// Where `level` begins. `level` may be one past the top.
+    #[inline(always)]
+    const fn offset(level: u32) -> u32 {
+        (2 << C::HUGE_ORDER) - ((2 << C::HUGE_ORDER) >> level)
+    }
+
+    /// The bit of the block of `level` that `frame` lies in.
+    #[inline(always)]
+    const fn node(level: u32, frame: u32) -> u32 {
+        Self::offset(level) + (frame >> level)
+    }
+
+    /// The level and the first frame of the block that `bit` stands for.
+    #[inline(always)]
+    const fn block(bit: u32) -> (u32, u32) {
+        // Counted from the end, each level begins at a power of two.
+        let level = C::HUGE_ORDER - (Self::BITS - bit).ilog2();
+        (level, (bit - Self::offset(level)) << level)
+    }
+}
+
+impl Tree {
+    /// Nothing free.
+    pub(crate) const EMPTY: Self = Self([0; WORDS]);
+
+    #[inline(always)]
+    fn has(&self, bit: u32) -> bool {
+        self.0[bit as usize / 64 % WORDS] >> (bit % 64) & 1 != 0
+    }
+
+    #[inline(always)]
+    fn flip(&mut self, bit: u32) {
+        self.0[bit as usize / 64 % WORDS] ^= 1 << (bit % 64);
+    }
+
+    /// The first set bit of `from..end`.
+    #[inline]
+    fn first_in(&self, from: u32, end: u32) -> Option<u32> {
+        let mut word = from / 64;
+        let mut bits = self.0[word as usize % WORDS] & (!0 << (from % 64));
+        while bits == 0 {
+            word += 1;
+            if word * 64 >= end {
+                return None;
+            }
+            bits = self.0[word as usize % WORDS];
+        }
+        let bit = word * 64 + bits.trailing_zeros();
+        (bit < end).then_some(bit)
+    }
+
+    /// The last set bit of `from..end`, which is not empty.
+    #[inline]
+    fn last_in(&self, from: u32, end: u32) -> Option<u32> {
+        let last = end - 1;
+        let mut word = last / 64;
+        let mut bits = self.0[word as usize % WORDS] & (!0 >> (63 - last % 64));
+        while bits == 0 {
+            if word * 64 <= from {
+                return None;
+            }
+            word -= 1;
+            bits = self.0[word as usize % WORDS];
+        }
+        let bit = word * 64 + bits.ilog2();
+        (bit >= from).then_some(bit)
+    }
+
+    /// Bit `k` is set if there is a free block of level `k`.
+    #[inline]
+    pub(crate) fn levels<C: Config>(&self) -> u32 {
+        let mut levels = 0;
+        for level in 0..=Shape::<C>::TOP {
+            levels |= u32::from(self.any_in(Shape::<C>::offset(level), Shape::<C>::offset(level + 1))) << level;
+        }
+        levels
+    }
+
+    /// Whether a bit of `from..end` is set, without a branch that depends on which.
+    #[inline(always)]
+    fn any_in(&self, from: u32, end: u32) -> bool {
+        if from / 64 == (end - 1) / 64 {
+            // The last level ends one short of a word's end.
+            return self.0[from as usize / 64] >> (from % 64) & (!0 >> (64 - (end - from))) != 0;
+        }
+        let mut bits = 0;
+        for word in from / 64..end / 64 {
+            bits |= self.0[word as usize];
+        }
+        bits != 0
+    }
+
+    /// The smallest free block, at the lowest address: its level and first frame.
+    #[inline]
+    pub(crate) fn smallest<C: Config>(&self) -> Option<(u32, u32)> {
+        self.first_in(0, Shape::<C>::BITS).map(Shape::<C>::block)
+    }
+
+    /// The first frame of the lowest free block of exactly `level` that starts at or below `highest`.
+    #[inline]
+    pub(crate) fn lowest_of<C: Config>(&self, level: u32, highest: u32) -> Option<u32> {
+        let from = Shape::<C>::offset(level);
+        let bit = self.first_in(from, Shape::<C>::node(level, highest) + 1)?;
+        Some((bit - from) << level)
+    }
+
+    /// The first frame of the highest free block of exactly `level` that starts at or below `highest`.
+    #[inline]
+    pub(crate) fn highest_of<C: Config>(&self, level: u32, highest: u32) -> Option<u32> {
+        let from = Shape::<C>::offset(level);
+        let bit = self.last_in(from, Shape::<C>::node(level, highest) + 1)?;
+        Some((bit - from) << level)
+    }
+
+    /// The level of the free block that `frame` lies in, if it is free.
+    #[inline]
+    pub(crate) fn covering<C: Config>(&self, frame: u32) -> Option<u32> {
+        (0..=Shape::<C>::TOP).find(|&level| self.has(Shape::<C>::node(level, frame)))
+    }
+
+    /// Takes 2^order frames at `frame` out of the free block of `level` that they lie in.
+    #[inline]
+    pub(crate) fn split<C: Config>(&mut self, frame: u32, order: u32, level: u32) {
+        self.flip_path::<C>(frame, order, level);
+    }
+
+    /// Frees 2^order frames at `frame`, none of which is free.
+    #[inline]
+    pub(crate) fn merge<C: Config>(&mut self, frame: u32, order: u32) {
+        let mut level = order;
+        while level < Shape::<C>::TOP && self.has(Shape::<C>::node(level, frame) ^ 1) {
+            level += 1;
+        }
+        self.flip_path::<C>(frame, order, level);
+    }
+
+    /// Splitting a block and merging it again touch the same bits: its own, and the buddies on the way down.
+    #[inline]
+    fn flip_path<C: Config>(&mut self, frame: u32, order: u32, level: u32) {
+        // Each level begins at an even bit, so that a buddy is the other bit of a pair.
+        for below in order..level {
+            self.flip(Shape::<C>::node(below, frame) ^ 1);
+        }
+        self.flip(Shape::<C>::node(level, frame));
+    }
+
+    /// The first frame of the 2^order at `frame` that is free.
+    #[inline]
+    pub(crate) fn first_free<C: Config>(&self, frame: u32, order: u32) -> Option<u32> {
+        for level in order..=Shape::<C>::TOP {
+            if self.has(Shape::<C>::node(level, frame)) {
+                return Some(frame);
+            }
+        }
+        let mut first = None;
+        for level in 0..order {
+            let from = Shape::<C>::node(level, frame);
+            if let Some(bit) = self.first_in(from, from + (1 << (order - level))) {
+                let found = Shape::<C>::block(bit).1;
+                first = Some(first.map_or(found, |lowest: u32| lowest.min(found)));
+            }
+        }
+        first
+    }
+
+    /// The bits of `level` that belong to `row`, and where they begin.
+    #[inline(always)]
+    fn row_place<C: Config>(level: u32, row: u32) -> (usize, u32, u64) {
+        let width = (1 << Shape::<C>::ROW_ORDER) >> level;
+        // A row's bits are as many as the multiple they begin at, so they lie in one word.
+        let from = Shape::<C>::offset(level) + row * width;
+        (from as usize / 64 % WORDS, from % 64, !0 >> (64 - width))
+    }
+
+    /// Which of the frames of a row are free: 64 of them, or the whole of a smaller tree.
+    pub(crate) fn row<C: Config>(&self, row: u32) -> u64 {
+        let first = row << Shape::<C>::ROW_ORDER;
+        let mut free = 0;
+        for level in Shape::<C>::ROW_ORDER + 1..=Shape::<C>::TOP {
+            free |= u64::from(self.has(Shape::<C>::node(level, first)));
+        }
+        for level in (0..=Shape::<C>::ROW_ORDER).rev() {
+            let (word, shift, mask) = Self::row_place::<C>(level, row);
+            free |= self.0[word] >> shift & mask;
+            if level > 0 {
+                free = spread(free);
+            }
+        }
+        free
+    }
+
+    /// Frees the frames of `mask` in a row, none of which is free, merging all pairs of a level at once.
+    pub(crate) fn merge_row<C: Config>(&mut self, row: u32, mask: u64) {
+        let mut freed = mask;
+        for level in 0..Shape::<C>::ROW_ORDER {
+            let (word, shift, bits) = Self::row_place::<C>(level, row);
+            let level_free = self.0[word] >> shift & bits | freed;
+            let pairs = level_free & level_free >> 1 & EVEN;
+            let kept = level_free & !(pairs * 3);
+            self.0[word] = self.0[word] & !(bits << shift) | kept << shift;
+            if pairs == 0 {
+                return;
+            }
+            freed = gather(pairs);
+        }
+        self.merge::<C>(row << Shape::<C>::ROW_ORDER, Shape::<C>::ROW_ORDER);
+    }
+
+    /// Adds the free blocks of each level below the top to `into`.
+    pub(crate) fn count<C: Config>(&self, into: &mut [usize]) {
+        for level in 0..Shape::<C>::TOP {
+            let mut from = Shape::<C>::offset(level);
+            while let Some(bit) = self.first_in(from, Shape::<C>::offset(level + 1)) {
+                into[level as usize] += 1;
+                from = bit + 1;
+                if from == Shape::<C>::offset(level + 1) {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// How many frames are free, if the invariants hold.
+    pub(crate) fn validate<C: Config>(&self) -> Result<u32, &'static str> {
+        let mut free_frames = 0;
+        for bit in 0..WORDS as u32 * 64 {
+            if !self.has(bit) {
+                continue;
+            }
+            if bit >= Shape::<C>::BITS {
+                return Err("a bit past the last level is set");
+            }
+            let (level, frame) = Shape::<C>::block(bit);
+            if level < Shape::<C>::TOP && self.has(bit ^ 1) {
+                return Err("two buddies are free and not merged");
+            }
+            if (level + 1..=Shape::<C>::TOP).any(|above| self.has(Shape::<C>::node(above, frame))) {
+                return Err("a free block lies in a free block");
+            }
+            free_frames += 1 << level;
+        }
+        Ok(free_frames)
+    }
+}
+
+/// Every second bit.
+const EVEN: u64 = 0x5555_5555_5555_5555;
+
+/// Moves bit `i` to bit `2i` and doubles it: the blocks of a level as blocks of the level below.
+#[inline]
+const fn spread(bits: u64) -> u64 {
+    let mut x = bits & 0xffff_ffff;
+    x = (x | x << 16) & 0x0000_ffff_0000_ffff;
+    x = (x | x << 8) & 0x00ff_00ff_00ff_00ff;
+    x = (x | x << 4) & 0x0f0f_0f0f_0f0f_0f0f;
+    x = (x | x << 2) & 0x3333_3333_3333_3333;
+    x = (x | x << 1) & EVEN;
+    x * 3
+}
+
+/// Moves bit `2i` to bit `i`: the pairs of a level as blocks of the level above. Odd bits must be clear.
+#[inline]
+const fn gather(pairs: u64) -> u64 {
+    let mut x = pairs;
+    x = (x | x >> 1) & 0x3333_3333_3333_3333;
+    x = (x | x >> 2) & 0x0f0f_0f0f_0f0f_0f0f;
+    x = (x | x >> 4) & 0x00ff_00ff_00ff_00ff;
+    x = (x | x >> 8) & 0x0000_ffff_0000_ffff;
+    (x | x >> 16) & 0xffff_ffff
+}
