@@ -2,12 +2,14 @@
 
 use crate::cargo;
 use crate::failure::{Failure, Outcome};
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 
 /// Runs tests and returns how many passed. `what` names the run in the reasons.
 pub(crate) fn run(command: &mut Command, what: &str) -> Outcome<usize> {
-    let passed = read_lines(command, what, |line| println!("{line}"))?.iter().filter_map(|line| passed_of(line)).sum();
+    // A closed stdout (`| head`) is no reason to stop the tests.
+    let show = |line: &str| drop(writeln!(io::stdout(), "{line}"));
+    let passed = read_lines(command, what, show)?.iter().filter_map(|line| passed_of(line)).sum();
     if passed == 0 {
         return Err(Failure::new(format!("{what}: no test ran")));
     }

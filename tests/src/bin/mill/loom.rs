@@ -47,7 +47,7 @@ pub(crate) fn check(filter: &str, bound: usize) -> Outcome {
     let tests = list(filter, bound)?;
 
     let mut command = models_command(bound);
-    command.args(["--quiet", "--", "--exact", "--nocapture"]).args(&tests);
+    command.args(["--", "--exact", "--nocapture"]).args(&tests);
     // Caught mutants panic, so stderr is full of expected messages: shown only if the run fails.
     let log = cargo::target_dir().join("loom").join("stderr.log");
     let file =

@@ -46,3 +46,21 @@ impl Steps {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_failed_step_fails_the_whole_but_stops_nothing() {
+        let mut steps = Steps::new("checks");
+        let mut reached = false;
+        steps.step("first", || Err(Failure::new("first: no luck")));
+        steps.step("second", || {
+            reached = true;
+            Ok(())
+        });
+        assert_eq!(steps.finish().unwrap_err().reason, "checks: 1 passed, 1 failed");
+        assert!(reached);
+    }
+}
