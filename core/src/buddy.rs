@@ -6,6 +6,8 @@
 mod range;
 mod set;
 #[cfg(test)]
+mod tests;
+#[cfg(test)]
 mod twin;
 
 use core::marker::PhantomData;

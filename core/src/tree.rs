@@ -310,3 +310,103 @@ const fn gather(pairs: u64) -> u64 {
     x = (x | x >> 8) & 0x0000_ffff_0000_ffff;
     (x | x >> 16) & 0xffff_ffff
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    macro_rules! every_height {
+        ($($test:ident)*) => { every_height! { @one $($test)*; [H1 = 1; H2 = 2; H3 = 3; H4 = 4; H5 = 5; H6 = 6; H7 = 7; H8 = 8; H9 = 9;] } };
+        (@one $($test:ident)*; $heights:tt) => { $(every_height! { @run $test $heights })* };
+        (@run $test:ident [$($name:ident = $order:literal;)*]) => {
+            #[test]
+            fn $test() {
+                $(
+                    struct $name;
+                    impl Config for $name {
+                        const HUGE_ORDER: u32 = $order;
+                        const ARENA_ORDER: u32 = $order;
+                    }
+                    cases::$test::<$name>();
+                )*
+            }
+        };
+    }
+    every_height! {
+        levels_tile_the_bits
+        every_block_splits_off_and_merges_back
+        a_row_merges_as_its_frames_would
+        blocks_are_found_from_both_ends
+    }
+
+    mod cases {
+        use super::*;
+
+        fn full<C: Config>() -> Tree {
+            let mut tree = Tree::EMPTY;
+            tree.merge::<C>(0, C::HUGE_ORDER);
+            tree
+        }
+
+        fn blocks<C: Config>() -> impl Iterator<Item = (u32, u32)> {
+            let frames = 1u32 << C::HUGE_ORDER;
+            (0..=C::HUGE_ORDER).flat_map(move |level| (0..frames >> level).map(move |at| (level, at << level)))
+        }
+
+        pub(super) fn levels_tile_the_bits<C: Config>() {
+            for (bit, (level, frame)) in blocks::<C>().enumerate() {
+                assert_eq!(Shape::<C>::node(level, frame), bit as u32);
+                assert_eq!(Shape::<C>::block(bit as u32), (level, frame));
+            }
+            assert_eq!(blocks::<C>().count() as u32, Shape::<C>::BITS);
+        }
+
+        pub(super) fn every_block_splits_off_and_merges_back<C: Config>() {
+            for (level, frame) in blocks::<C>() {
+                let mut tree = full::<C>();
+                tree.split::<C>(frame, level, C::HUGE_ORDER);
+                assert_eq!(tree.validate::<C>(), Ok((1 << C::HUGE_ORDER) - (1 << level)));
+                assert_eq!(tree.first_free::<C>(frame, level), None);
+                // A buddy at each level on the way down.
+                assert_eq!(tree.levels::<C>(), (1 << C::HUGE_ORDER) - (1 << level));
+                tree.merge::<C>(frame, level);
+                assert_eq!(tree.levels::<C>(), 1 << C::HUGE_ORDER);
+                assert_eq!(tree.first_free::<C>(frame, level), Some(frame));
+            }
+        }
+
+        pub(super) fn a_row_merges_as_its_frames_would<C: Config>() {
+            let row_frames = 1 << Shape::<C>::ROW_ORDER;
+            let all = !0 >> (64 - row_frames);
+            let (mut lent, mut by_row, mut by_frame) = (!0, Tree::EMPTY, Tree::EMPTY);
+            let mut draw = 0x9e37_79b9_7f4a_7c15u64;
+            for _ in 0..40 {
+                draw = draw.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ draw >> 29;
+                let mask = draw & lent & all;
+                lent &= !mask;
+                by_row.merge_row::<C>(0, mask);
+                (0..row_frames).filter(|bit| mask >> bit & 1 != 0).for_each(|bit| by_frame.merge::<C>(bit, 0));
+                assert!(by_row.0 == by_frame.0 && by_row.row::<C>(0) == !lent & all);
+                if lent & all == 0 {
+                    (lent, by_row, by_frame) = (!0, Tree::EMPTY, Tree::EMPTY);
+                }
+            }
+        }
+
+        pub(super) fn blocks_are_found_from_both_ends<C: Config>() {
+            let last = (1 << C::HUGE_ORDER) - 1;
+            for (level, frame) in blocks::<C>() {
+                let mut tree = Tree::EMPTY;
+                tree.merge::<C>(frame, level);
+                assert_eq!(tree.smallest::<C>(), Some((level, frame)));
+                assert_eq!(tree.lowest_of::<C>(level, last), Some(frame));
+                assert_eq!(tree.highest_of::<C>(level, frame), Some(frame));
+                if frame > 0 {
+                    assert_eq!(tree.lowest_of::<C>(level, frame - 1), None);
+                    assert_eq!(tree.highest_of::<C>(level, frame - 1), None);
+                }
+                assert_eq!(tree.covering::<C>(frame + (1 << level) - 1), Some(level));
+            }
+        }
+    }
+}

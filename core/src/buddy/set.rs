@@ -107,11 +107,8 @@ impl TreeSet {
     }
 
     fn of(words: [u64; WORDS]) -> Self {
-        let mut set = Self { words, used: 0 };
-        for word in 0..WORDS {
-            set.used |= u32::from(words[word] != 0) << word;
-        }
-        set
+        let used = words.iter().enumerate().fold(0, |used, (word, bits)| used | u32::from(*bits != 0) << word);
+        Self { words, used }
     }
 
     fn intersection(&self, other: &Self) -> Self {
