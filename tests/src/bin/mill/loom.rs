@@ -85,6 +85,8 @@ fn models_command(bound: usize) -> Command {
     command.args(["test", "--release", "-p", "pagemill", "--lib", "--target-dir"]);
     command.arg(cargo::target_dir().join("loom"));
     command.env("RUSTFLAGS", "--cfg loom").env("LOOM_MAX_PREEMPTIONS", bound.to_string());
+    // Every caught mutant panics; a backtrace each would take longer than the models.
+    command.env("RUST_BACKTRACE", "0");
     command.env("CARGO_PROFILE_RELEASE_LTO", "off").env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16");
     command.env("CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS", "true");
     command
