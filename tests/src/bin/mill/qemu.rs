@@ -125,10 +125,22 @@ fn limit_of_environment() -> Outcome<Option<Duration>> {
     }
 }
 
+/// Flags of libtest that take the next word as their value.
+const VALUED_FLAGS: &[&str] = &["--test-threads", "--skip", "--format", "--color", "--logfile"];
+
 /// The kernel's command line: filter words and `full`. libtest's own flags mean nothing to a kernel.
 fn command_line(words: &[String], full: bool) -> String {
-    let filters = words.iter().map(String::as_str).filter(|word| !word.starts_with('-'));
-    filters.chain(full.then_some("full")).collect::<Vec<_>>().join(" ")
+    let mut line = Vec::new();
+    let mut words = words.iter().map(String::as_str);
+    while let Some(word) = words.next() {
+        if VALUED_FLAGS.contains(&word) {
+            words.next();
+        } else if !word.starts_with('-') {
+            line.push(word);
+        }
+    }
+    line.extend(full.then_some("full"));
+    line.join(" ")
 }
 
 fn arguments(options: &[String], kernel: &str, command_line: &str) -> Vec<String> {
@@ -295,6 +307,7 @@ mod tests {
     #[test]
     fn flags_of_libtest_do_not_reach_the_kernel() {
         assert_eq!(command_line(&words("--nocapture zones -q"), false), "zones");
+        assert_eq!(command_line(&words("--test-threads 1 zones seed=7"), false), "zones seed=7");
         assert_eq!(command_line(&words("zones"), true), "zones full");
     }
 
