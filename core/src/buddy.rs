@@ -15,7 +15,7 @@ use core::marker::PhantomData;
 use crate::config::{Config, Geometry};
 use crate::order::Order;
 use crate::sync::{AtomicU16, Ordering};
-use crate::tree::Tree;
+use crate::tree::{Counts, Tree};
 use set::TreeSet;
 
 /// Which end of an arena a request takes from, so that what cannot move and what can meet in the middle.
@@ -36,8 +36,8 @@ pub(crate) struct Broken {
     pub(crate) tree: u32,
 }
 
-/// Sets of trees: one for each level of a tree, and [`Buddy::ANY`].
-const SETS: usize = 11;
+/// Sets of trees: one for each level of a tree, and [`Buddy::ANY`]; a power of two, for the index.
+const SETS: usize = 16;
 /// The most trees an arena has.
 const TREES: usize = 512;
 /// The bit of [`Buddy::orders_free`] that says that the whole arena is free.
@@ -45,9 +45,8 @@ pub(crate) const WHOLE_ARENA: u32 = 1 << 31;
 
 /// The free frames of an arena.
 ///
-/// With `levels[t]` the levels at which tree `t` has a free block, and the bit [`Buddy::ANY`] if it has any:
-///
-/// * `sets[k]` holds tree `t` if and only if bit `k` of `levels[t]` is set;
+/// * `counts[t]` is how many free blocks of each level tree `t` has;
+/// * `sets[k]` holds the trees that have a block of level `k`, and `sets[ANY]` those that have any;
 /// * bit `k` of `orders` is set if and only if `sets[k]` is not empty;
 /// * `free_in_tree[t]` is the frames of the free blocks of tree `t`, and `free_frames` the sum over all trees.
 ///
@@ -59,7 +58,7 @@ pub(crate) struct Buddy<'m, C: Config> {
     first_tree: u32,
     free_frames: u32,
     orders: u32,
-    levels: [u16; TREES],
+    counts: [Counts<C>; TREES],
     sets: [TreeSet; SETS],
     config: PhantomData<fn() -> C>,
 }
@@ -69,6 +68,8 @@ impl<'m, C: Config> Buddy<'m, C> {
     const TOP: u32 = C::HUGE_ORDER;
     /// The set of trees that have anything free.
     const ANY: u32 = C::HUGE_ORDER + 1;
+    /// The bits of the levels in `orders`.
+    const LEVELS: u32 = (1 << Self::ANY) - 1;
     const TREE_FRAMES: u32 = Geometry::<C>::TREE_FRAMES as u32;
     const ARENA_FRAMES: u32 = Geometry::<C>::ARENA_FRAMES as u32;
 
@@ -85,7 +86,7 @@ impl<'m, C: Config> Buddy<'m, C> {
             first_tree,
             free_frames: 0,
             orders: 0,
-            levels: [0; TREES],
+            counts: [Counts::NONE; TREES],
             sets: [TreeSet::EMPTY; SETS],
             config: PhantomData,
         }
@@ -102,7 +103,7 @@ impl<'m, C: Config> Buddy<'m, C> {
     #[inline]
     pub(crate) fn orders_free(&self) -> u32 {
         let whole = if self.free_frames == Self::ARENA_FRAMES { WHOLE_ARENA } else { 0 };
-        self.orders & ((1 << Self::ANY) - 1) | whole
+        self.orders & Self::LEVELS | whole
     }
 
     /// Takes 2^order aligned frames, wholly below `below` if given.
@@ -126,13 +127,11 @@ impl<'m, C: Config> Buddy<'m, C> {
             let trees = 1 << (order - Self::TOP);
             return self.take_trees(trees, trees, end, last >> Self::TOP);
         }
-        let (tree, level, block) = match order {
-            0 => self.find_frame(end, last)?,
-            _ => self.find_block(order, end, last)?,
-        };
+        let (tree, level, block) = self.find(order, end, last)?;
         let frame = Self::part(end, block, level, order, last - (tree << Self::TOP).min(last));
         self.tree_mut(tree).split::<C>(frame, order, level);
-        self.settle(tree, (1u16 << order).wrapping_neg());
+        let counts = self.counts_of(tree).split(order, level);
+        self.settle(tree, counts, (1u16 << order).wrapping_neg());
         Some(tree << Self::TOP | frame)
     }
 
@@ -145,59 +144,65 @@ impl<'m, C: Config> Buddy<'m, C> {
         }
     }
 
-    /// The block to take a single frame at or before `last` from: tree, level and place in the tree.
+    /// The block to take 2^order frames from that begin at or before `last`: tree, level and place in the tree.
     #[inline]
-    fn find_frame(&self, end: End, last: u32) -> Option<(u32, u32, u32)> {
-        let any = &self.sets[Self::ANY as usize];
-        let mut tree = match end {
-            End::Bottom => any.first()?,
-            End::Top => any.last_to(last >> Self::TOP)?,
-        };
-        if end == End::Bottom && tree < last >> Self::TOP {
-            return self.tree(tree).smallest::<C>().map(|(level, block)| (tree, level, block));
-        }
-        loop {
-            let levels = u32::from(self.levels[tree as usize % TREES]);
-            for level in 0..=Self::TOP {
-                if levels >> level & 1 == 0 {
-                    continue;
-                }
-                if let Some(block) = self.block_in(tree, level, end, last) {
-                    return Some((tree, level, block));
-                }
-            }
-            // Only the last tree can have all it has past the limit, and from the bottom it was the only one left.
-            if end == End::Bottom || tree == 0 {
+    fn find(&self, order: u32, end: End, last: u32) -> Option<(u32, u32, u32)> {
+        let mut set = Self::ANY;
+        if order > 0 {
+            let orders = self.orders & Self::LEVELS & (!0 << order);
+            if orders == 0 {
                 return None;
             }
-            tree = any.last_to(tree - 1)?;
+            set = orders.trailing_zeros();
         }
+        let trees = &self.sets[set as usize % SETS];
+        let tree = match end {
+            End::Bottom => trees.first()?,
+            End::Top => trees.last()?,
+        };
+        let tree_end = (tree + 1) << Self::TOP;
+        if tree_end - (1 << order) > last {
+            return self.find_before(order, end, last);
+        }
+        let level = if order == 0 { self.counts_of(tree).levels().lowest() } else { set };
+        let block = match end {
+            End::Bottom => self.tree(tree).first_of::<C>(level),
+            End::Top => self.tree(tree).last_of::<C>(level),
+        };
+        Some((tree, level, block))
     }
 
-    /// The smallest block of at least 2^order frames, at the first address seen from `end`.
-    #[inline]
-    fn find_block(&self, order: u32, end: End, last: u32) -> Option<(u32, u32, u32)> {
-        let mut orders = self.orders & ((1 << Self::ANY) - 1) & (!0 << order);
-        while orders != 0 {
-            let level = orders.trailing_zeros();
-            let set = &self.sets[level as usize % SETS];
-            let mut tree = match end {
-                End::Bottom => set.first(),
-                End::Top => set.last_to(last >> Self::TOP),
-            };
-            while let Some(found) = tree {
-                if found > last >> Self::TOP {
-                    break;
-                }
-                if let Some(block) = self.block_in(found, level, end, last) {
-                    return Some((found, level, block));
-                }
-                // Only the tree of `last` can have its blocks of the level past it.
-                tree = if end == End::Top && found > 0 { set.last_to(found - 1) } else { None };
-            }
-            orders &= orders - 1;
+    /// [`Buddy::find`] where the end of the tree that comes first lies past the limit.
+    #[cold]
+    fn find_before(&self, order: u32, end: End, last: u32) -> Option<(u32, u32, u32)> {
+        if order > 0 {
+            let mut levels = (order..=Self::TOP).filter(|level| self.orders >> level & 1 != 0);
+            return levels.find_map(|level| {
+                self.trees_before(level, end, last)
+                    .find_map(|tree| Some((tree, level, self.block_in(tree, level, end, last)?)))
+            });
         }
-        None
+        self.trees_before(Self::ANY, end, last).find_map(|tree| self.smallest_in(tree, end, last))
+    }
+
+    /// The trees of a set that begin at or before frame `last`, seen from `end`.
+    fn trees_before(&self, set: u32, end: End, last: u32) -> impl Iterator<Item = u32> {
+        let trees = &self.sets[set as usize];
+        let last = last >> Self::TOP;
+        let first = match end {
+            End::Bottom => trees.first().filter(|&tree| tree <= last),
+            End::Top => trees.last_to(last),
+        };
+        core::iter::successors(first, move |&tree| match end {
+            End::Bottom => trees.first_from(tree + 1).filter(|&tree| tree <= last),
+            End::Top => trees.last_to(tree.checked_sub(1)?),
+        })
+    }
+
+    /// The smallest free block of `tree` that begins at or before `last`, the first seen from `end`.
+    fn smallest_in(&self, tree: u32, end: End, last: u32) -> Option<(u32, u32, u32)> {
+        let mut levels = self.counts_of(tree).levels();
+        levels.find_map(|level| Some((tree, level, self.block_in(tree, level, end, last)?)))
     }
 
     /// The first free block of `level` in `tree`, seen from `end`, that begins at or before `last`.
@@ -222,8 +227,9 @@ impl<'m, C: Config> Buddy<'m, C> {
     ) -> u32 {
         let limit = below.unwrap_or(Self::ARENA_FRAMES).min(Self::ARENA_FRAMES);
         let Some(last) = limit.checked_sub(1) else { return 0 };
-        let Some((tree, mut level, mut block)) = self.find_frame(end, last) else { return 0 };
+        let Some((tree, mut level, mut block)) = self.find(0, end, last) else { return 0 };
         let base = tree << Self::TOP;
+        let mut counts = self.counts_of(tree);
         let mut taken = 0;
         while taken < want {
             let mut order = level.min((want - taken).ilog2());
@@ -235,16 +241,15 @@ impl<'m, C: Config> Buddy<'m, C> {
             }
             let frame = Self::part(end, block, level, order, last - base);
             self.tree_mut(tree).split::<C>(frame, order, level);
+            counts = counts.split(order, level);
             out(base + frame, 1 << order);
             taken += 1 << order;
-            let levels = self.tree(tree).levels::<C>();
-            let next = (0..=Self::TOP)
-                .filter(|level| levels >> level & 1 != 0)
-                .find_map(|level| self.block_in(tree, level, end, last).map(|block| (level, block)));
+            let mut levels = counts.levels();
+            let next = levels.find_map(|level| Some((level, self.block_in(tree, level, end, last)?)));
             let Some(next) = next else { break };
             (level, block) = next;
         }
-        self.settle(tree, (taken as u16).wrapping_neg());
+        self.settle(tree, counts, (taken as u16).wrapping_neg());
         taken
     }
 
@@ -260,12 +265,18 @@ impl<'m, C: Config> Buddy<'m, C> {
             return self.free_trees(index >> Self::TOP, 1 << (order - Self::TOP));
         }
         let (tree, frame) = (index >> Self::TOP, index % Self::TREE_FRAMES);
-        if let Some(found) = self.tree(tree).first_free::<C>(frame, order) {
-            return Err(tree << Self::TOP | found);
+        if self.tree(tree).any_free::<C>(frame, order) {
+            return Err(self.first_free_in(index, 1 << order).unwrap_or(index));
         }
-        self.tree_mut(tree).merge::<C>(frame, order);
-        self.settle(tree, 1 << order);
+        self.give_block(tree, frame, order);
         Ok(())
+    }
+
+    /// Frees 2^order aligned frames of a tree, none of which is free.
+    #[inline]
+    fn give_block(&mut self, tree: u32, frame: u32, order: u32) {
+        let level = self.tree_mut(tree).merge::<C>(frame, order);
+        self.settle(tree, self.counts_of(tree).merged(order, level), 1 << order);
     }
 
     /// Frees the frames of `mask` in the aligned row of 64 frames of number `row`.
@@ -291,10 +302,9 @@ impl<'m, C: Config> Buddy<'m, C> {
             let tree_row = first % Self::TREE_FRAMES / 64;
             let free = self.tree(tree).row::<C>(tree_row) & mine;
             refused |= free << (part * frames);
-            if mine & !free != 0 {
-                self.tree_mut(tree).merge_row::<C>(tree_row, mine & !free);
-                self.settle(tree, (mine & !free).count_ones() as u16);
-            }
+            let counts = self.counts_of(tree);
+            let counts = self.tree_mut(tree).merge_row::<C>(tree_row, mine & !free, counts);
+            self.settle(tree, counts, (mine & !free).count_ones() as u16);
         }
         refused
     }
@@ -316,29 +326,34 @@ impl<'m, C: Config> Buddy<'m, C> {
         u32::from(self.free_in_tree[(tree - self.first_tree) as usize].load(Ordering::Relaxed))
     }
 
-    /// Makes the summaries agree with a tree that has `more` free frames now, modulo 2^16.
-    #[inline]
-    fn settle(&mut self, tree: u32, more: u16) {
-        let levels = self.tree(tree).levels::<C>();
-        self.settle_as(tree, more, levels);
+    /// How many free blocks a tree has.
+    #[inline(always)]
+    fn counts_of(&self, tree: u32) -> Counts<C> {
+        self.counts[tree as usize % TREES]
     }
 
+    /// Makes the summaries agree with a tree that has `counts` free blocks and `more` free frames now, modulo 2^16.
     #[inline]
-    fn settle_as(&mut self, tree: u32, more: u16, levels: u32) {
+    fn settle(&mut self, tree: u32, counts: Counts<C>, more: u16) {
         let count = &self.free_in_tree[(tree - self.first_tree) as usize];
         // Relaxed: the lock orders its holders, and pools read it as advice.
         count.store(count.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
         self.free_frames = self.free_frames.wrapping_add_signed(i32::from(more as i16));
-        let now = levels | u32::from(levels != 0) << Self::ANY;
-        let held = &mut self.levels[tree as usize % TREES];
-        let mut changed = u32::from(*held) ^ now;
-        *held = now as u16;
-        while changed != 0 {
-            let level = changed.trailing_zeros();
-            let set = &mut self.sets[level as usize % SETS];
-            set.flip(tree);
-            self.orders = self.orders & !(1 << level) | u32::from(!set.is_empty()) << level;
-            changed &= changed - 1;
+        let held = core::mem::replace(&mut self.counts[tree as usize % TREES], counts);
+        let changed = held.levels().changed(&counts.levels());
+        if changed.is_empty() {
+            return;
         }
+        changed.for_each(|level| self.flip(level, tree));
+        if held.is_none() != counts.is_none() {
+            self.flip(Self::ANY, tree);
+        }
+    }
+
+    #[inline(always)]
+    fn flip(&mut self, set: u32, tree: u32) {
+        let trees = &mut self.sets[set as usize % SETS];
+        trees.flip(tree);
+        self.orders = self.orders & !(1 << set) | u32::from(!trees.is_empty()) << set;
     }
 }

@@ -1,11 +1,17 @@
 //! The buddy of one huge frame: a bit for every block it could ever be cut into.
 
+mod counts;
+
 use core::marker::PhantomData;
 
 use crate::config::Config;
 
+pub(crate) use counts::{Counts, Levels};
+
 /// Words of a tree: the most a huge frame of order 9 needs, one bit short of all of them.
 const WORDS: usize = 16;
+/// No level crosses the middle of the largest tree, whose level 0 is the first half.
+const HALF: usize = WORDS / 2;
 
 /// Which of the blocks inside one huge frame are free and as large as they can be.
 ///
@@ -37,6 +43,24 @@ impl<C: Config> Shape<C> {
     const TOP: u32 = C::HUGE_ORDER;
     /// Bits of all levels.
     const BITS: u32 = (2 << C::HUGE_ORDER) - 1;
+    /// The lowest level of those that share the last word.
+    const HIGH: u32 = C::HUGE_ORDER.saturating_sub(5);
+    /// The last word.
+    const LAST: usize = Self::offset(Self::HIGH) as usize / 64;
+    /// The bits of the last word whose blocks a frame lies in, for each block of level `HIGH`.
+    const PATHS: [u64; 32] = {
+        let mut paths = [0; 32];
+        let mut block = 0;
+        while block < 1 << (Self::TOP - Self::HIGH) {
+            let mut level = Self::HIGH;
+            while level <= Self::TOP {
+                paths[block as usize] |= 1 << (Self::high(level) + (block >> (level - Self::HIGH)));
+                level += 1;
+            }
+            block += 1;
+        }
+        paths
+    };
     /// Rows are cut at 64 frames, or at the tree's end.
     const ROW_ORDER: u32 = if C::HUGE_ORDER < 6 { C::HUGE_ORDER } else { 6 };
 
@@ -44,6 +68,12 @@ impl<C: Config> Shape<C> {
     #[inline(always)]
     const fn offset(level: u32) -> u32 {
         (2 << C::HUGE_ORDER) - ((2 << C::HUGE_ORDER) >> level)
+    }
+
+    /// Where `level`, of those that share the last word, begins in it.
+    #[inline(always)]
+    const fn high(level: u32) -> u32 {
+        Self::offset(level) - Self::LAST as u32 * 64
     }
 
     /// The bit of the block of `level` that `frame` lies in.
@@ -108,34 +138,37 @@ impl Tree {
         (bit >= from).then_some(bit)
     }
 
-    /// Bit `k` is set if there is a free block of level `k`.
-    #[inline]
-    pub(crate) fn levels<C: Config>(&self) -> u32 {
-        let mut levels = 0;
-        for level in 0..=Shape::<C>::TOP {
-            levels |= u32::from(self.any_in(Shape::<C>::offset(level), Shape::<C>::offset(level + 1))) << level;
-        }
-        levels
-    }
-
-    /// Whether a bit of `from..end` is set, without a branch that depends on which.
+    /// Which words of a half are not zero, without a branch.
     #[inline(always)]
-    fn any_in(&self, from: u32, end: u32) -> bool {
-        if from / 64 == (end - 1) / 64 {
-            // The last level ends one short of a word's end.
-            return self.0[from as usize / 64] >> (from % 64) & (!0 >> (64 - (end - from))) != 0;
-        }
-        let mut bits = 0;
-        for word in from / 64..end / 64 {
-            bits |= self.0[word as usize];
-        }
-        bits != 0
+    fn used(&self, half: u32) -> u32 {
+        let half = half as usize * HALF % WORDS;
+        (0..HALF).fold(0, |used, at| used | u32::from(self.0[half + at] != 0) << at)
     }
 
-    /// The smallest free block, at the lowest address: its level and first frame.
+    /// The first frame of the lowest free block of `level`, which has one.
     #[inline]
-    pub(crate) fn smallest<C: Config>(&self) -> Option<(u32, u32)> {
-        self.first_in(0, Shape::<C>::BITS).map(Shape::<C>::block)
+    pub(crate) fn first_of<C: Config>(&self, level: u32) -> u32 {
+        let from = Shape::<C>::offset(level);
+        let half = from / 64 / HALF as u32;
+        let used = self.used(half) & (!0 << (from / 64 % HALF as u32));
+        let word = half * HALF as u32 + used.trailing_zeros();
+        // Only the word in which the level begins can have bits of the levels before.
+        let before = if word == from / 64 { from % 64 } else { 0 };
+        let bits = self.0[word as usize % WORDS] >> before;
+        (word * 64 + before + bits.trailing_zeros() - from) << level
+    }
+
+    /// The first frame of the highest free block of `level`, which has one.
+    #[inline]
+    pub(crate) fn last_of<C: Config>(&self, level: u32) -> u32 {
+        let from = Shape::<C>::offset(level);
+        let last = Shape::<C>::offset(level + 1) - 1;
+        let half = from / 64 / HALF as u32;
+        let used = self.used(half) & (!0 >> (31 - last / 64 % HALF as u32));
+        let word = half * HALF as u32 + (31 - used.leading_zeros());
+        let after = if word == last / 64 { 63 - last % 64 } else { 0 };
+        let bits = self.0[word as usize % WORDS] << after;
+        (word * 64 + 63 - after - bits.leading_zeros() - from) << level
     }
 
     /// The first frame of the lowest free block of exactly `level` that starts at or below `highest`.
@@ -161,29 +194,76 @@ impl Tree {
     }
 
     /// Takes 2^order frames at `frame` out of the free block of `level` that they lie in.
+    ///
+    /// What it leaves are the buddies on the way down. Here and in [`Tree::merge`] all levels are gone through without a
+    /// branch: how far a split or a merge goes cannot be predicted, and a wrong guess costs more than all of them.
     #[inline]
     pub(crate) fn split<C: Config>(&mut self, frame: u32, order: u32, level: u32) {
-        self.flip_path::<C>(frame, order, level);
+        if order < Shape::<C>::HIGH {
+            for below in 0..Shape::<C>::HIGH {
+                // Each level begins at an even bit, so that a buddy is the other bit of a pair.
+                let bit = Shape::<C>::node(below, frame) ^ u32::from(below < level);
+                let touched = u64::from((order <= below) & (below <= level));
+                self.0[bit as usize / 64 % WORDS] ^= touched << (bit % 64);
+            }
+        }
+        let level_high = level.max(Shape::<C>::HIGH);
+        let begin = Shape::<C>::high(level_high);
+        let own = u64::from(level >= Shape::<C>::HIGH) << (begin + (frame >> level_high));
+        let buddies = swap_pairs(Self::path::<C>(frame, order)) & ((1 << begin) - 1);
+        self.0[Shape::<C>::LAST] ^= own | buddies;
     }
 
-    /// Frees 2^order frames at `frame`, none of which is free.
+    /// Frees 2^order frames at `frame`, none of which is free. Returns the level of the block they are now part of.
     #[inline]
-    pub(crate) fn merge<C: Config>(&mut self, frame: u32, order: u32) {
+    pub(crate) fn merge<C: Config>(&mut self, frame: u32, order: u32) -> u32 {
         let mut level = order;
-        while level < Shape::<C>::TOP && self.has(Shape::<C>::node(level, frame) ^ 1) {
-            level += 1;
+        // 1 as long as every buddy so far was free.
+        let mut rising = 1;
+        if order < Shape::<C>::HIGH {
+            for below in 0..Shape::<C>::HIGH {
+                let bit = Shape::<C>::node(below, frame);
+                let word = &mut self.0[bit as usize / 64 % WORDS];
+                let here = rising & u32::from(order <= below);
+                let buddy = (*word >> ((bit ^ 1) % 64)) as u32 & 1;
+                // A free buddy goes, and the level above comes next; else the block itself stays.
+                *word ^= u64::from(here) << (bit % 64 ^ buddy);
+                level += here & buddy;
+                rising &= buddy | here ^ 1;
+            }
         }
-        self.flip_path::<C>(frame, order, level);
+        let buddies = swap_pairs(Self::path::<C>(frame, order));
+        let word = &mut self.0[Shape::<C>::LAST];
+        // The lowest buddy that is not free ends it. The top's never is: it is no block.
+        let lent = buddies & !*word;
+        let end = lent & lent.wrapping_neg();
+        let own = swap_pairs(end);
+        *word ^= (buddies & (end - 1) | own) & u64::from(rising).wrapping_neg();
+        let (level_high, _) = Shape::<C>::block(Shape::<C>::LAST as u32 * 64 + own.trailing_zeros());
+        if rising != 0 { level_high } else { level }
     }
 
-    /// Splitting a block and merging it again touch the same bits: its own, and the buddies on the way down.
+    /// The bits of the last word for the blocks of at least 2^order frames that `frame` lies in.
+    #[inline(always)]
+    fn path<C: Config>(frame: u32, order: u32) -> u64 {
+        let path = Shape::<C>::PATHS[(frame >> Shape::<C>::HIGH) as usize % 32];
+        path & (!0 << Shape::<C>::high(order.max(Shape::<C>::HIGH)))
+    }
+
+    /// Whether any of the 2^order frames at `frame` is free.
     #[inline]
-    fn flip_path<C: Config>(&mut self, frame: u32, order: u32, level: u32) {
-        // Each level begins at an even bit, so that a buddy is the other bit of a pair.
-        for below in order..level {
-            self.flip(Shape::<C>::node(below, frame) ^ 1);
+    pub(crate) fn any_free<C: Config>(&self, frame: u32, order: u32) -> bool {
+        if order > Shape::<C>::HIGH || order > 5 {
+            return self.first_free::<C>(frame, order).is_some();
         }
-        self.flip(Shape::<C>::node(level, frame));
+        let mut free = self.0[Shape::<C>::LAST] & Self::path::<C>(frame, order);
+        for level in 0..Shape::<C>::HIGH {
+            // The blocks inside it, or the one around it.
+            let blocks = ((1u32 << order) >> level).max(1);
+            let bit = Shape::<C>::node(level, frame);
+            free |= self.0[bit as usize / 64 % WORDS] >> (bit % 64) & ((1 << blocks) - 1);
+        }
+        free != 0
     }
 
     /// The first frame of the 2^order at `frame` that is free.
@@ -232,43 +312,28 @@ impl Tree {
     }
 
     /// Frees the frames of `mask` in a row, none of which is free, merging all pairs of a level at once.
-    pub(crate) fn merge_row<C: Config>(&mut self, row: u32, mask: u64) {
-        let mut freed = mask;
+    pub(crate) fn merge_row<C: Config>(&mut self, row: u32, mask: u64, counts: Counts<C>) -> Counts<C> {
+        let (mut freed, mut counts) = (mask, counts);
         for level in 0..Shape::<C>::ROW_ORDER {
             let (word, shift, bits) = Self::row_place::<C>(level, row);
-            let level_free = self.0[word] >> shift & bits | freed;
-            let pairs = level_free & level_free >> 1 & EVEN;
-            let kept = level_free & !(pairs * 3);
+            let free = self.0[word] >> shift & bits | freed;
+            let pairs = free & free >> 1 & EVEN;
+            let kept = free & !(pairs * 3);
             self.0[word] = self.0[word] & !(bits << shift) | kept << shift;
+            counts = counts.plus(level, freed.count_ones() as i32 - 2 * pairs.count_ones() as i32);
             if pairs == 0 {
-                return;
+                return counts;
             }
             freed = gather(pairs);
         }
-        self.merge::<C>(row << Shape::<C>::ROW_ORDER, Shape::<C>::ROW_ORDER);
+        let level = self.merge::<C>(row << Shape::<C>::ROW_ORDER, Shape::<C>::ROW_ORDER);
+        counts.merged(Shape::<C>::ROW_ORDER, level)
     }
 
-    /// Adds the free blocks of each level below the top to `into`.
-    pub(crate) fn count<C: Config>(&self, into: &mut [usize]) {
-        for level in 0..Shape::<C>::TOP {
-            let mut from = Shape::<C>::offset(level);
-            while let Some(bit) = self.first_in(from, Shape::<C>::offset(level + 1)) {
-                into[level as usize] += 1;
-                from = bit + 1;
-                if from == Shape::<C>::offset(level + 1) {
-                    break;
-                }
-            }
-        }
-    }
-
-    /// How many frames are free, if the invariants hold.
-    pub(crate) fn validate<C: Config>(&self) -> Result<u32, &'static str> {
-        let mut free_frames = 0;
-        for bit in 0..WORDS as u32 * 64 {
-            if !self.has(bit) {
-                continue;
-            }
+    /// The free blocks, if the invariants hold.
+    pub(crate) fn validate<C: Config>(&self) -> Result<Counts<C>, &'static str> {
+        let mut counts = Counts::NONE;
+        for bit in (0..WORDS as u32 * 64).filter(|&bit| self.has(bit)) {
             if bit >= Shape::<C>::BITS {
                 return Err("a bit past the last level is set");
             }
@@ -279,10 +344,16 @@ impl Tree {
             if (level + 1..=Shape::<C>::TOP).any(|above| self.has(Shape::<C>::node(above, frame))) {
                 return Err("a free block lies in a free block");
             }
-            free_frames += 1 << level;
+            counts = counts.plus(level, 1);
         }
-        Ok(free_frames)
+        Ok(counts)
     }
+}
+
+/// Exchanges each even bit with the odd one above it: a block with its buddy.
+#[inline(always)]
+const fn swap_pairs(bits: u64) -> u64 {
+    (bits & EVEN) << 1 | bits >> 1 & EVEN
 }
 
 /// Every second bit.
@@ -364,13 +435,16 @@ mod tests {
         pub(super) fn every_block_splits_off_and_merges_back<C: Config>() {
             for (level, frame) in blocks::<C>() {
                 let mut tree = full::<C>();
+                let whole = tree.validate::<C>().unwrap();
                 tree.split::<C>(frame, level, C::HUGE_ORDER);
-                assert_eq!(tree.validate::<C>(), Ok((1 << C::HUGE_ORDER) - (1 << level)));
-                assert_eq!(tree.first_free::<C>(frame, level), None);
+                let counts = tree.validate::<C>().unwrap();
+                assert_eq!(counts, whole.split(level, C::HUGE_ORDER));
+                assert!(!tree.any_free::<C>(frame, level));
                 // A buddy at each level on the way down.
-                assert_eq!(tree.levels::<C>(), (1 << C::HUGE_ORDER) - (1 << level));
-                tree.merge::<C>(frame, level);
-                assert_eq!(tree.levels::<C>(), 1 << C::HUGE_ORDER);
+                assert!(counts.levels().eq(level..C::HUGE_ORDER));
+                assert_eq!(counts.frames(), (1 << C::HUGE_ORDER) - (1 << level));
+                assert_eq!(tree.merge::<C>(frame, level), C::HUGE_ORDER);
+                assert_eq!(tree.validate::<C>(), Ok(whole));
                 assert_eq!(tree.first_free::<C>(frame, level), Some(frame));
             }
         }
@@ -379,16 +453,20 @@ mod tests {
             let row_frames = 1 << Shape::<C>::ROW_ORDER;
             let all = !0 >> (64 - row_frames);
             let (mut lent, mut by_row, mut by_frame) = (!0, Tree::EMPTY, Tree::EMPTY);
+            let mut counts = Counts::NONE;
             let mut draw = 0x9e37_79b9_7f4a_7c15u64;
             for _ in 0..40 {
                 draw = draw.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ draw >> 29;
                 let mask = draw & lent & all;
                 lent &= !mask;
-                by_row.merge_row::<C>(0, mask);
-                (0..row_frames).filter(|bit| mask >> bit & 1 != 0).for_each(|bit| by_frame.merge::<C>(bit, 0));
+                counts = by_row.merge_row::<C>(0, mask, counts);
+                assert_eq!(by_row.validate::<C>(), Ok(counts));
+                (0..row_frames).filter(|bit| mask >> bit & 1 != 0).for_each(|bit| {
+                    by_frame.merge::<C>(bit, 0);
+                });
                 assert!(by_row.0 == by_frame.0 && by_row.row::<C>(0) == !lent & all);
                 if lent & all == 0 {
-                    (lent, by_row, by_frame) = (!0, Tree::EMPTY, Tree::EMPTY);
+                    (lent, by_row, by_frame, counts) = (!0, Tree::EMPTY, Tree::EMPTY, Counts::NONE);
                 }
             }
         }
@@ -398,7 +476,7 @@ mod tests {
             for (level, frame) in blocks::<C>() {
                 let mut tree = Tree::EMPTY;
                 tree.merge::<C>(frame, level);
-                assert_eq!(tree.smallest::<C>(), Some((level, frame)));
+                assert_eq!((tree.first_of::<C>(level), tree.last_of::<C>(level)), (frame, frame));
                 assert_eq!(tree.lowest_of::<C>(level, last), Some(frame));
                 assert_eq!(tree.highest_of::<C>(level, frame), Some(frame));
                 if frame > 0 {
@@ -406,6 +484,16 @@ mod tests {
                     assert_eq!(tree.highest_of::<C>(level, frame - 1), None);
                 }
                 assert_eq!(tree.covering::<C>(frame + (1 << level) - 1), Some(level));
+                // With another block of each level and end around it.
+                for (other, place) in blocks::<C>().filter(|&(other, _)| other != level) {
+                    if !tree.any_free::<C>(place, other) {
+                        let mut tree = tree.clone();
+                        tree.merge::<C>(place, other);
+                        if tree.validate::<C>() == Ok(Counts::NONE.plus(level, 1).plus(other, 1)) {
+                            assert_eq!((tree.first_of::<C>(level), tree.last_of::<C>(level)), (frame, frame));
+                        }
+                    }
+                }
             }
         }
     }

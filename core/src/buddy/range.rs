@@ -3,6 +3,7 @@
 use super::{Broken, Buddy, End};
 use crate::config::{Config, Geometry};
 use crate::order::{AlignedBlocks, Order};
+use crate::tree::Counts;
 
 impl<C: Config> Buddy<'_, C> {
     /// Takes `count` contiguous frames that begin at a multiple of 2^align, wholly below `below` if given.
@@ -43,7 +44,7 @@ impl<C: Config> Buddy<'_, C> {
             // A block that is free whole lies in one free block: smaller ones in it would have merged.
             if let Some(level) = self.tree(tree).covering::<C>(frame) {
                 self.tree_mut(tree).split::<C>(frame, order, level);
-                self.settle(tree, (1u16 << order).wrapping_neg());
+                self.settle(tree, self.counts_of(tree).split(order, level), (1u16 << order).wrapping_neg());
             }
         }
         Ok(())
@@ -66,9 +67,7 @@ impl<C: Config> Buddy<'_, C> {
     /// Frees frames of which none is free.
     fn give(&mut self, start: u32, count: u32) {
         for (head, order) in Self::blocks(start, count) {
-            let (tree, frame) = (head >> Self::TOP, head % Self::TREE_FRAMES);
-            self.tree_mut(tree).merge::<C>(frame, order);
-            self.settle(tree, 1 << order);
+            self.give_block(head >> Self::TOP, head % Self::TREE_FRAMES, order);
         }
     }
 
@@ -139,7 +138,7 @@ impl<C: Config> Buddy<'_, C> {
         let start = start.filter(|&start| start <= last)?;
         for tree in start..start + count {
             self.tree_mut(tree).split::<C>(0, Self::TOP, Self::TOP);
-            self.settle_as(tree, (Self::TREE_FRAMES as u16).wrapping_neg(), 0);
+            self.settle(tree, Counts::NONE, (Self::TREE_FRAMES as u16).wrapping_neg());
         }
         Some(start << Self::TOP)
     }
@@ -150,8 +149,7 @@ impl<C: Config> Buddy<'_, C> {
             return Err(self.first_free_in(tree << Self::TOP, Self::TREE_FRAMES).unwrap_or(tree << Self::TOP));
         }
         for tree in first..first + count {
-            self.tree_mut(tree).merge::<C>(0, Self::TOP);
-            self.settle_as(tree, Self::TREE_FRAMES as u16, 1 << Self::TOP);
+            self.give_block(tree, 0, Self::TOP);
         }
         Ok(())
     }
@@ -159,8 +157,8 @@ impl<C: Config> Buddy<'_, C> {
     /// Adds the free blocks of each order to `into`; wholly free trees are counted as the largest aligned blocks that
     /// runs of them make.
     pub(crate) fn count_chunks(&self, into: &mut [usize; Order::COUNT]) {
-        for tree in self.trees.iter() {
-            tree.count::<C>(into);
+        for counts in &self.counts {
+            (0..Self::TOP).for_each(|level| into[level as usize] += counts.of_level(level) as usize);
         }
         let whole = &self.sets[Self::TOP as usize];
         let mut next = 0;
@@ -181,22 +179,20 @@ impl<C: Config> Buddy<'_, C> {
         let mut orders = 0;
         for tree in 0..Geometry::<C>::ARENA_TREES as u32 {
             let broken = |what| Broken { what, tree };
-            let mut levels = 0;
-            if self.spans(tree) {
-                let free = self.tree(tree).validate::<C>().map_err(broken)?;
-                if free != self.free_in(tree) {
-                    return Err(broken("the tree's count of free frames is wrong"));
-                }
-                free_frames += free;
-                levels = self.tree(tree).levels::<C>() | u32::from(free != 0) << Self::ANY;
+            let counts = if self.spans(tree) { self.tree(tree).validate::<C>().map_err(broken)? } else { Counts::NONE };
+            if counts != self.counts_of(tree) {
+                return Err(broken("the counts of the tree's free blocks are wrong"));
             }
-            if levels != u32::from(self.levels[tree as usize]) {
-                return Err(broken("the levels of the tree are not those noted"));
+            if self.spans(tree) && counts.frames() != self.free_in(tree) {
+                return Err(broken("the tree's count of free frames is wrong"));
             }
-            if (0..=Self::ANY).any(|level| self.sets[level as usize].contains(tree) != (levels >> level & 1 != 0)) {
+            let any = u32::from(!counts.is_none()) << Self::ANY;
+            let sets = counts.levels().fold(any, |sets, level| sets | 1 << level);
+            if (0..=Self::ANY).any(|set| self.sets[set as usize].contains(tree) != (sets >> set & 1 != 0)) {
                 return Err(broken("a set does not agree with the tree"));
             }
-            orders |= levels;
+            free_frames += counts.frames();
+            orders |= sets;
         }
         let tree = 0;
         if orders != self.orders || self.sets.iter().any(|set| !set.is_consistent()) {

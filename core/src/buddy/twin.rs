@@ -17,7 +17,7 @@ macro_rules! geometry {
         }
     )*};
 }
-geometry! { H1 = 1, 4; H2 = 2, 9; H3 = 3, 5; H4 = 4, 6; H5 = 5, 8; H6 = 6, 8; H7 = 7, 9; H8 = 8, 10; Single = 3, 3; }
+geometry! { H1 = 1, 6; H2 = 2, 9; H3 = 3, 6; H4 = 4, 6; H5 = 5, 8; H6 = 6, 8; H7 = 7, 9; H8 = 8, 10; Single = 6, 6; }
 
 /// A free block as large as it can be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -351,10 +351,10 @@ macro_rules! agrees {
     )*};
 }
 agrees! {
-    agrees_with_trees_of_2: H1, 0, 8, 256, 60;
+    agrees_with_trees_of_2: H1, 0, 32, 128, 60;
     agrees_with_trees_of_4_in_the_middle: H2, 33, 20, 128, 40;
-    agrees_with_trees_of_8: H3, 0, 4, 512, 80;
-    agrees_with_trees_of_8_at_the_end: H3, 1, 3, 256, 60;
+    agrees_with_trees_of_8: H3, 0, 8, 256, 60;
+    agrees_with_trees_of_8_at_the_end: H3, 5, 3, 256, 60;
     agrees_with_an_arena_of_one_tree: Single, 0, 1, 128, 40;
     agrees_with_trees_of_16: H4, 0, 4, 256, 60;
     agrees_with_trees_of_32: H5, 2, 6, 128, 40;
