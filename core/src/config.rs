@@ -53,6 +53,7 @@ impl<C: Config> Geometry<C> {
     pub(crate) const VALID: () = {
         assert!(C::HUGE_ORDER >= 1 && C::HUGE_ORDER <= 9, "a tree is 16 words");
         assert!(C::ARENA_ORDER >= C::HUGE_ORDER && C::ARENA_ORDER <= C::HUGE_ORDER + 9, "an arena has 512 trees");
+        assert!(C::ARENA_ORDER >= 6, "an arena is at least a row of the pending map");
         assert!(C::POOL_FRAMES >= 2 && C::POOL_FRAMES <= 128, "a magazine has 128 rounds");
         assert!(C::REFILL_FRAMES >= 1 && C::REFILL_FRAMES <= C::POOL_FRAMES, "a refill fits the magazine");
         assert!(C::FRAME_BYTES >= 1, "a frame has bytes");

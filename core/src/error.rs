@@ -65,9 +65,6 @@ pub enum FreeError {
     InUse(Pfn),
     /// The block's head is no multiple of its size, or the range wraps.
     Misaligned(Pfn),
-    /// Frames of this arena are being moved by an interrupted holder of its lock; only from an interrupt, and only
-    /// for a range that the pending map cannot take whole.
-    WouldBlock(Pfn),
 }
 
 impl FreeError {
@@ -80,8 +77,7 @@ impl FreeError {
             | Self::Reserved(pfn)
             | Self::Offline(pfn)
             | Self::InUse(pfn)
-            | Self::Misaligned(pfn)
-            | Self::WouldBlock(pfn) => pfn,
+            | Self::Misaligned(pfn) => pfn,
         }
     }
 }
@@ -99,7 +95,6 @@ impl fmt::Display for FreeError {
             Self::Offline(_) => "is offline",
             Self::InUse(_) => "is in use by a layer above",
             Self::Misaligned(_) => "is no multiple of the block's size",
-            Self::WouldBlock(_) => "lies in an arena whose lock this context interrupted",
         };
         write!(f, "bad free: {:?} {what}", self.pfn())
     }
@@ -141,6 +136,8 @@ pub enum SetupError {
     StillLent(FrameCount),
     /// Another range of the same arena is going offline.
     Busy(FrameSpan),
+    /// Memory is being added or taken away just now, and this context must not wait for that.
+    WouldBlock,
 }
 
 impl fmt::Display for SetupError {
@@ -160,6 +157,7 @@ impl fmt::Display for SetupError {
             Self::NotOffline(pfn) => write!(f, "{pfn:?} is not offline"),
             Self::StillLent(count) => write!(f, "{count} frames of the range are still lent"),
             Self::Busy(span) => write!(f, "{span:?} is going offline in the same arena"),
+            Self::WouldBlock => f.write_str("memory is being added or taken away: try again later"),
         }
     }
 }

@@ -54,6 +54,7 @@ impl fmt::Display for NodeId {
 pub struct NodeMask(u64);
 
 impl NodeMask {
+    const LIMIT: usize = NodeId::LIMIT;
     /// No node.
     pub const EMPTY: Self = Self(0);
     /// Every node there can be.
@@ -81,6 +82,12 @@ impl NodeMask {
     #[inline]
     pub const fn and(self, other: Self) -> Self {
         Self(self.0 & other.0)
+    }
+
+    /// Of this set, the nodes below `count`.
+    #[inline]
+    pub(crate) const fn first(self, count: usize) -> Self {
+        if count >= Self::LIMIT { self } else { Self(self.0 & ((1 << count) - 1)) }
     }
 
     /// How many nodes it holds.

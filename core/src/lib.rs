@@ -16,14 +16,39 @@ mod sync;
 // Edges.
 mod carve;
 // Frames, lowest rung first.
+mod arena;
 mod buddy;
+mod extent;
+mod frame_pool;
+mod frame_table;
+mod frames;
+mod ledger;
+mod magazine;
+mod node;
+mod pending;
+mod policy;
 mod tree;
+mod zone;
+// Beside the ladder.
+mod check;
+mod hotplug;
+mod report;
+mod setup;
+mod stats;
+#[cfg(all(test, not(loom)))]
+mod testing;
 
 pub use carve::Metadata;
+pub use check::{Census, Invalid};
 pub use config::{Checked, Config, Fast};
 pub use error::{AllocError, FreeError, Place, SetupError};
 pub use flags::AllocFlags;
 pub use frame::{FrameCount, FrameRange, FrameSpan, Pfn, SpanError};
+pub use frames::{Frames, Request};
 pub use id::{CpuId, NodeId, NodeMask};
 pub use order::{Block, Order};
 pub use platform::{Context, Pinned, Platform};
+pub use policy::Policy;
+pub use report::{FrameReport, ZoneInfo};
+pub use stats::NumaCounts;
+pub use zone::{Watermarks, ZoneKind};

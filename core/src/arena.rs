@@ -1,0 +1,597 @@
+//! An arena: what one lock covers, up to 1 GiB, and how CPUs meet there.
+//!
+//! Under the lock lies a [`Buddy`]. Beside it, readable by all: the frame words, the free frames of each tree, and the
+//! pending map. Every stay under the lock begins by taking what is pending and ends by publishing what has changed (to
+//! the words, the zone's [`Ledger`] and its [`Hints`]), all before the unlock; after the unlock the holder looks whether
+//! somebody left a frame meanwhile.
+//!
+//! Frames are counted from the arena's naturally aligned base, so indexes have the alignment of frame numbers even where
+//! the arena's memory starts or ends in the middle.
+
+use core::ops::Range;
+
+use crate::buddy::{Buddy, End};
+use crate::config::{Config, Geometry};
+use crate::error::{FreeError, Place};
+use crate::frame::{FrameSpan, Pfn};
+use crate::frame_table::{FrameTable, FrameWord, Kind, NotLent, Word};
+use crate::ledger::{Hints, Ledger};
+use crate::order::Order;
+use crate::pending::{PendingMap, ROW_FRAMES};
+use crate::platform::{Pinned, Platform};
+use crate::sync::{AtomicU16, AtomicU32, Lock, Ordering, Publish, mutant};
+
+/// How a caller may come by a lock.
+pub(crate) enum Access<'a, P: Platform> {
+    /// It is pinned, so the holder is another CPU and will be done soon.
+    Wait(&'a Pinned<P>),
+    /// It interrupted this CPU, perhaps the very holder: try once.
+    Try,
+}
+
+impl<P: Platform> Clone for Access<'_, P> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<P: Platform> Copy for Access<'_, P> {}
+
+/// The lock was held and the caller may not wait.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Busy;
+
+/// What the lock covers.
+pub(crate) struct State<'m, C: Config> {
+    pub(crate) buddy: Buddy<'m, C>,
+    /// Free frames as the ledger knows them.
+    folded: usize,
+    /// Chunk kinds as the hints know them.
+    hinted: u32,
+    /// Frames that leave service as soon as they are free.
+    pub(crate) leaving: Option<Range<u32>>,
+    /// Bit t: tree t has frames that are reserved or offline, so a free must look at their words at every level.
+    special: [u64; 8],
+    /// Bit t: tree t has lent blocks, so a fresh word does not prove that a frame was never lent.
+    lent_blocks: [u64; 8],
+}
+
+/// The parts that an arena is put together from, all carved by its zone.
+pub(crate) struct Parts<'m, C: Config> {
+    pub(crate) span: FrameSpan,
+    pub(crate) buddy: Buddy<'m, C>,
+    pub(crate) table: FrameTable<'m>,
+    pub(crate) embedder: &'m [AtomicU32],
+    pub(crate) free_in_tree: &'m [AtomicU16],
+    pub(crate) pending: PendingMap<'m>,
+    pub(crate) ledger: &'m Ledger,
+    pub(crate) hints: &'m Hints<'m>,
+    /// Its place among the arenas that share the hints.
+    pub(crate) place: usize,
+    /// The index of its zone among all zones.
+    pub(crate) zone: usize,
+}
+
+/// Up to an aligned 1 GiB of frames of one zone.
+pub(crate) struct Arena<'m, P: Platform, C: Config> {
+    span: FrameSpan,
+    base: usize,
+    pub(crate) zone: usize,
+    place: usize,
+    pub(crate) table: FrameTable<'m>,
+    embedder: &'m [AtomicU32],
+    free_in_tree: &'m [AtomicU16],
+    pending: PendingMap<'m>,
+    ledger: &'m Ledger,
+    hints: &'m Hints<'m>,
+    /// The buddy's free frames when the lock was last released.
+    free: AtomicU32,
+    /// Whether some range is leaving service, so that pools let its frames pass.
+    draining: AtomicU32,
+    state: Lock<P, State<'m, C>>,
+    /// The next arena of the same aligned stretch: another zone's, or another range's.
+    pub(crate) next_in_slot: Publish<'m, Self>,
+}
+
+impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
+    /// An arena all of whose frames are in nobody's hands yet: `open` brings them in.
+    pub(crate) fn new(parts: Parts<'m, C>) -> Self {
+        let state =
+            State { buddy: parts.buddy, folded: 0, hinted: 0, leaving: None, special: [0; 8], lent_blocks: [0; 8] };
+        Self {
+            base: parts.span.start().align_down(Geometry::<C>::ARENA_FRAMES).number(),
+            span: parts.span,
+            zone: parts.zone,
+            place: parts.place,
+            table: parts.table,
+            embedder: parts.embedder,
+            free_in_tree: parts.free_in_tree,
+            pending: parts.pending,
+            ledger: parts.ledger,
+            hints: parts.hints,
+            free: AtomicU32::new(0),
+            draining: AtomicU32::new(0),
+            state: Lock::new(state),
+            next_in_slot: Publish::empty(),
+        }
+    }
+
+    /// Its place among the arenas of its extent.
+    pub(crate) fn place(&self) -> usize {
+        self.place
+    }
+
+    /// The frames it manages.
+    pub(crate) fn span(&self) -> FrameSpan {
+        self.span
+    }
+
+    /// The index of a frame that it manages.
+    #[inline]
+    pub(crate) fn index(&self, pfn: Pfn) -> u32 {
+        (pfn.number() - self.base) as u32
+    }
+
+    /// The frame at an index.
+    #[inline]
+    pub(crate) fn pfn(&self, index: u32) -> Pfn {
+        Pfn::new(self.base + index as usize)
+    }
+
+    /// Which frame below `limit` is the last, as an index to stay below; `None` if the limit does not touch it.
+    pub(crate) fn below(&self, limit: Option<Pfn>) -> Option<u32> {
+        let limit = limit?;
+        (limit < self.span.end()).then(|| limit.number().saturating_sub(self.base) as u32)
+    }
+
+    /// Free frames when the lock was last released, and whether frames wait in the pending map. Advice.
+    pub(crate) fn glance(&self) -> (u32, bool) {
+        (self.free.load(Ordering::Relaxed), self.pending.is_dirty())
+    }
+
+    /// Whether a freed frame may stay in a CPU's pool: its tree is dense and nothing of it is leaving service. Advice.
+    #[inline]
+    pub(crate) fn keeps_dense(&self, index: u32) -> bool {
+        let tree = (index >> C::HUGE_ORDER) - self.first_tree();
+        // Relaxed: a stale count costs a little order, never a frame.
+        u32::from(self.free_in_tree[tree as usize].load(Ordering::Relaxed)) < C::DENSE_BELOW_FRAMES
+            && self.draining.load(Ordering::Relaxed) == 0
+    }
+
+    /// Whether frames are leaving service, so that none should stay in a pool. Advice.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed) != 0
+    }
+
+    /// The word of a frame, if it manages it.
+    #[inline(always)]
+    pub(crate) fn word(&self, pfn: Pfn) -> Option<Word<'m>> {
+        self.table.word(pfn.number().wrapping_sub(self.span.start().number()))
+    }
+
+    /// The row of a frame at its start, as the buddy counts rows.
+    pub(crate) fn row(&self, first: Pfn) -> u32 {
+        (first.number() - self.base) as u32 / ROW_FRAMES
+    }
+
+    /// The part of the tree around `index` that the arena manages, as indexes.
+    pub(crate) fn tree_window(&self, index: u32) -> Range<u32> {
+        let tree = Geometry::<C>::TREE_FRAMES as u32;
+        let start = index & !(tree - 1);
+        start.max(self.first())..(start + tree).min(self.first() + self.span.count().get() as u32)
+    }
+
+    /// The embedder's word of a frame.
+    pub(crate) fn embedder_word(&self, index: u32) -> Option<&'m core::sync::atomic::AtomicU32> {
+        #[cfg(not(loom))]
+        return self.embedder.get((index - self.first()) as usize);
+        #[cfg(loom)]
+        {
+            let _ = (index, self.embedder);
+            None
+        }
+    }
+
+    fn first(&self) -> u32 {
+        self.index(self.span.start())
+    }
+
+    fn first_tree(&self) -> u32 {
+        self.first() >> C::HUGE_ORDER
+    }
+
+    fn first_row(&self) -> u32 {
+        self.first_tree() * Geometry::<C>::TREE_FRAMES as u32 / ROW_FRAMES
+    }
+
+    /// Runs `work` under the lock; everything it changed is published before the lock is released.
+    pub(crate) fn with<R>(
+        &self,
+        access: Access<'_, P>,
+        work: impl FnOnce(&Self, &mut State<'m, C>) -> R,
+    ) -> Result<R, Busy> {
+        let mut state = match access {
+            Access::Wait(pinned) => self.state.lock(pinned),
+            Access::Try => self.state.try_lock().ok_or(Busy)?,
+        };
+        if self.pending.is_dirty() {
+            self.absorb(&mut state);
+        }
+        let result = work(self, &mut state);
+        self.publish(&mut state);
+        drop(state);
+        self.settle();
+        Ok(result)
+    }
+
+    /// Takes the lock again for as long as somebody left a frame while it was held.
+    #[inline]
+    fn settle(&self) {
+        while self.pending.left_behind() {
+            // Whoever holds it now will look after its own unlock.
+            let Some(mut state) = self.state.try_lock() else { return };
+            self.absorb(&mut state);
+            self.publish(&mut state);
+        }
+    }
+
+    #[cold]
+    fn absorb(&self, state: &mut State<'m, C>) {
+        self.pending.take(|row, mask| {
+            let row = row + self.first_row();
+            self.free_row_in(state, row, mask);
+        });
+    }
+
+    /// Publishes free frames and chunk kinds, and moves leaving frames out. Before every unlock.
+    fn publish(&self, state: &mut State<'m, C>) {
+        if state.leaving.is_some() {
+            self.sweep_leaving(state);
+        }
+        let free = state.buddy.free_frames();
+        self.free.store(free, Ordering::Relaxed);
+        let difference = free as isize - state.folded as isize;
+        if difference.unsigned_abs() >= self.fold_threshold() {
+            state.folded = free as usize;
+            self.ledger.fold(difference);
+        }
+        let now = chunk_kinds(state.buddy.orders_free());
+        let changed = now ^ state.hinted;
+        if changed != 0 {
+            state.hinted = now;
+            self.hints.flip(self.place, changed, now);
+        }
+    }
+
+    /// By how many frames the ledger may be off on this arena's account: one in 4096 of them.
+    pub(crate) fn fold_threshold(&self) -> usize {
+        (self.span.count().get() >> 12).max(1)
+    }
+
+    /// Brings the frames of `part` into service, but for those that are reserved.
+    pub(crate) fn open(&self, access: Access<'_, P>, part: Range<u32>) -> Result<(), Busy> {
+        self.with(access, |_, state| {
+            let count = part.end - part.start;
+            let opened = state.buddy.free_range(part.start, count);
+            debug_assert!(opened.is_ok(), "frames come into service once");
+        })
+    }
+
+    /// Marks the frames of `part` as reserved. Before they are opened, or when they were taken by name.
+    pub(crate) fn mark_reserved(&self, state: &mut State<'m, C>, part: Range<u32>) {
+        self.table.fill(part.start, part.end - part.start, FrameWord::RESERVED);
+        mark_trees::<C>(&mut state.special, &part);
+        self.ledger.book_reserved((part.end - part.start) as isize);
+    }
+
+    /// Marks frames that were just taken from the trees as out of service.
+    pub(crate) fn mark_offline(&self, state: &mut State<'m, C>, part: Range<u32>) {
+        self.table.fill(part.start, part.end - part.start, FrameWord::OFFLINE);
+        mark_trees::<C>(&mut state.special, &part);
+        self.ledger.book_offline((part.end - part.start) as isize);
+    }
+
+    /// Tells pools whether to let this arena's frames pass.
+    pub(crate) fn set_draining(&self, draining: bool) {
+        // Relaxed: advice; a frame that a pool keeps meanwhile is asked for by the drain request that follows.
+        self.draining.store(u32::from(draining), Ordering::Relaxed);
+    }
+
+    /// The counts of its zone.
+    pub(crate) fn ledger(&self) -> &'m Ledger {
+        self.ledger
+    }
+
+    /// A block of 2^order frames: its first index.
+    pub(crate) fn take(
+        &self,
+        access: Access<'_, P>,
+        order: Order,
+        end: End,
+        below: Option<u32>,
+    ) -> Result<Option<u32>, Busy> {
+        self.with(access, |arena, state| {
+            let index = state.buddy.take(order, end, below)?;
+            if order > Order::ZERO {
+                mark_trees::<C>(&mut state.lent_blocks, &(index..index + order.frames() as u32));
+            }
+            if C::CHECKED {
+                arena.table.set(index, FrameWord::lent(order));
+            }
+            Some(index)
+        })
+    }
+
+    /// Up to `want` blocks for a pool's stack.
+    pub(crate) fn take_blocks(&self, pinned: &Pinned<P>, order: Order, want: u32, out: &mut impl FnMut(Pfn)) -> u32 {
+        let taken = self.with(Access::Wait(pinned), |arena, state| {
+            for taken in 0..want {
+                let Some(index) = state.buddy.take(order, End::Bottom, None) else { return taken };
+                mark_trees::<C>(&mut state.lent_blocks, &(index..index + order.frames() as u32));
+                if C::CHECKED {
+                    arena.table.set(index, FrameWord::pooled(order));
+                }
+                out(arena.pfn(index));
+            }
+            want
+        });
+        taken.unwrap_or(0)
+    }
+
+    /// Single frames for a pool, all of one tree: their first indexes and counts go to `out`.
+    pub(crate) fn take_frames(&self, pinned: &Pinned<P>, want: u32, end: End, out: impl FnMut(u32, u32)) -> u32 {
+        match self.with(Access::Wait(pinned), |_, state| state.buddy.take_frames(want, end, None, out)) {
+            Ok(taken) => taken,
+            Err(Busy) => 0,
+        }
+    }
+
+    /// `count` frames in a row, the first a multiple of 2^align.
+    pub(crate) fn take_run(
+        &self,
+        access: Access<'_, P>,
+        count: u32,
+        align: u32,
+        end: End,
+        below: Option<u32>,
+    ) -> Result<Option<u32>, Busy> {
+        self.with(access, |arena, state| {
+            let index = state.buddy.take_run(count, align, end, below)?;
+            arena.lend(state, index, count);
+            Some(index)
+        })
+    }
+
+    /// Exactly these frames, or the first that is not free.
+    pub(crate) fn take_at(&self, access: Access<'_, P>, start: u32, count: u32) -> Result<Result<(), Pfn>, Busy> {
+        self.with(access, |arena, state| {
+            state.buddy.take_at(start, count).map_err(|index| arena.pfn(index))?;
+            arena.lend(state, start, count);
+            Ok(())
+        })
+    }
+
+    fn lend(&self, state: &mut State<'m, C>, start: u32, count: u32) {
+        if count > 1 {
+            mark_trees::<C>(&mut state.lent_blocks, &(start..start + count));
+        }
+        if C::CHECKED {
+            self.table.lend(start, count);
+        }
+    }
+
+    /// Takes back any part of what is lent, all of it or nothing. Only with the lock held.
+    pub(crate) fn free_in(&self, state: &mut State<'m, C>, start: u32, count: u32) -> Result<(), FreeError> {
+        self.check_in(state, start, count)?;
+        if C::CHECKED {
+            self.table.free_lent(start, count);
+        }
+        let freed =
+            if count == 1 { state.buddy.free(start, Order::ZERO) } else { state.buddy.free_range(start, count) };
+        debug_assert!(freed.is_ok(), "checked to be lent");
+        if mutant("word_after_unlock") && C::CHECKED {
+            return Ok(());
+        }
+        Ok(())
+    }
+
+    /// Whether every frame of the range is lent, and if not, what the first is instead.
+    pub(crate) fn check_in(&self, state: &State<'m, C>, start: u32, count: u32) -> Result<(), FreeError> {
+        if let Some(index) = state.buddy.first_free_in(start, count) {
+            return Err(self.explain(state, index, self.table.get(index)));
+        }
+        if C::CHECKED {
+            self.table.check_lent(start, count).map_err(|NotLent { index, word }| self.explain(state, index, word))
+        } else {
+            self.check_special(state, start, count)
+        }
+    }
+
+    /// Without words for what is lent, reserved and offline frames still have theirs.
+    fn check_special(&self, state: &State<'m, C>, start: u32, count: u32) -> Result<(), FreeError> {
+        if !trees_marked::<C>(&state.special, &(start..start + count)) {
+            return Ok(());
+        }
+        for index in start..start + count {
+            let word = self.table.get(index);
+            if matches!(word.kind(), Kind::Reserved | Kind::Offline) {
+                return Err(self.explain(state, index, word));
+            }
+        }
+        Ok(())
+    }
+
+    /// As [`check_in`](Self::check_in) without the lock, by the words alone.
+    pub(crate) fn check_words(&self, start: u32, count: u32) -> Result<(), FreeError> {
+        let found = if C::CHECKED {
+            self.table.check_lent(start, count).err()
+        } else {
+            let mut words = (start..start + count).map(|index| NotLent { index, word: self.table.get(index) });
+            words.find(|found| matches!(found.word.kind(), Kind::Reserved | Kind::Offline))
+        };
+        let Some(NotLent { index, word }) = found else { return Ok(()) };
+        let pfn = self.pfn(index);
+        Err(match word.kind() {
+            Kind::Reserved => FreeError::Reserved(pfn),
+            Kind::Offline => FreeError::Offline(pfn),
+            Kind::Slab | Kind::LargeHead | Kind::LargeTail => FreeError::InUse(pfn),
+            Kind::Free | Kind::Lent if !word.used() => FreeError::NeverLent(pfn),
+            _ => FreeError::AlreadyFree(pfn, word.place().unwrap_or(Place::Tree)),
+        })
+    }
+
+    /// Says what a frame is that is not lent.
+    fn explain(&self, state: &State<'m, C>, index: u32, word: FrameWord) -> FreeError {
+        let pfn = self.pfn(index);
+        match word.kind() {
+            Kind::Reserved => return FreeError::Reserved(pfn),
+            Kind::Offline => return FreeError::Offline(pfn),
+            Kind::Slab | Kind::LargeHead | Kind::LargeTail => return FreeError::InUse(pfn),
+            _ => {}
+        }
+        let row = index / ROW_FRAMES - self.first_row();
+        if self.pending.holds(row, 1 << (index % ROW_FRAMES)) {
+            return FreeError::AlreadyFree(pfn, Place::Pending);
+        }
+        if let Some(place) = word.place() {
+            return FreeError::AlreadyFree(pfn, place);
+        }
+        if !state.buddy.is_free(index) {
+            // Out of its tree and yet not lent: a magazine has it, or a block that a pool keeps.
+            return FreeError::AlreadyFree(pfn, Place::Pool);
+        }
+        let fresh = C::CHECKED && !word.used() && !trees_marked::<C>(&state.lent_blocks, &(index..index + 1));
+        if fresh { FreeError::NeverLent(pfn) } else { FreeError::AlreadyFree(pfn, Place::Tree) }
+    }
+
+    /// As [`check_in`](Self::check_in) for one frame, for a pool that has found a word it did not expect.
+    pub(crate) fn explain_frame(&self, access: Access<'_, P>, index: u32) -> Result<FreeError, Busy> {
+        self.with(access, |arena, state| {
+            let word = arena.table.block_of(index).map_or_else(|| arena.table.get(index), |(_, word)| word);
+            arena.explain(state, index, word)
+        })
+    }
+
+    /// Takes single frames back from a pool: a frame that is free already is dropped and noted.
+    pub(crate) fn free_frames(&self, pinned: &Pinned<P>, mut next: impl FnMut() -> Option<u32>) {
+        let freed = self.with(Access::Wait(pinned), |arena, state| {
+            while let Some(index) = next() {
+                arena.free_single_in(state, index);
+            }
+        });
+        debug_assert!(freed.is_ok(), "a pinned caller waits");
+    }
+
+    fn free_single_in(&self, state: &mut State<'m, C>, index: u32) {
+        if C::CHECKED {
+            // Before the unlock: after it the frame may be lent again, and its word be the next owner's.
+            self.table.set(index, FrameWord::FREE_AGAIN);
+        } else if self.check_special(state, index, 1).is_err() {
+            return self.ledger.note_late_fault(self.pfn(index));
+        }
+        if state.buddy.free(index, Order::ZERO).is_err() {
+            self.ledger.note_late_fault(self.pfn(index));
+        }
+    }
+
+    /// Takes up to 64 frames of one row back from a return buffer.
+    pub(crate) fn free_row(&self, access: Access<'_, P>, row: u32, mask: u64) -> Result<(), Busy> {
+        self.with(access, |arena, state| arena.free_row_in(state, row, mask))
+    }
+
+    /// As [`free_row`](Self::free_row), with the lock held.
+    pub(crate) fn free_row_in(&self, state: &mut State<'m, C>, row: u32, mut mask: u64) {
+        let first = row * ROW_FRAMES;
+        if C::CHECKED {
+            for bit in bits(mask) {
+                self.table.set(first + bit, FrameWord::FREE_AGAIN);
+            }
+        } else if trees_marked::<C>(&state.special, &(first..first + ROW_FRAMES)) {
+            for bit in bits(mask) {
+                if self.check_special(state, first + bit, 1).is_err() {
+                    mask &= !(1 << bit);
+                    self.ledger.note_late_fault(self.pfn(first + bit));
+                }
+            }
+        }
+        for bit in bits(state.buddy.free_row(row, mask)) {
+            self.ledger.note_late_fault(self.pfn(first + bit));
+        }
+    }
+
+    /// Takes blocks back from a pool's stack.
+    pub(crate) fn free_block_in(&self, state: &mut State<'m, C>, index: u32, order: Order) {
+        if C::CHECKED {
+            self.table.set(index, FrameWord::FREE_AGAIN);
+        } else if self.check_special(state, index, order.frames() as u32).is_err() {
+            return self.ledger.note_late_fault(self.pfn(index));
+        }
+        if state.buddy.free(index, order).is_err() {
+            self.ledger.note_late_fault(self.pfn(index));
+        }
+    }
+
+    /// Leaves frames for the holder of the lock, from a context that could not take it.
+    ///
+    /// The frames lie within one row each; the caller has checked their words.
+    pub(crate) fn post(&self, start: u32, count: u32) -> Result<(), FreeError> {
+        if C::CHECKED {
+            // The frames are still the caller's: what is left of blocks that the range cuts is headed anew.
+            self.table.free_lent(start, count);
+        }
+        let mut index = start;
+        let mut result = Ok(());
+        while index < start + count {
+            let bit = index % ROW_FRAMES;
+            let fits = (ROW_FRAMES - bit).min(start + count - index);
+            let mask = (!0 >> (ROW_FRAMES - fits)) << bit;
+            if C::CHECKED {
+                self.table.fill(index, fits, FrameWord::PENDING);
+            }
+            let twice = self.pending.post(index / ROW_FRAMES - self.first_row(), mask);
+            if twice != 0 {
+                result = Err(FreeError::AlreadyFree(self.pfn(index - bit + twice.trailing_zeros()), Place::Pending));
+            }
+            index += fits;
+        }
+        self.settle_if_free();
+        result
+    }
+
+    /// The freer's half of the hand-over: `post` has fenced, now the lock is tried.
+    fn settle_if_free(&self) {
+        let Some(mut state) = self.state.try_lock() else { return };
+        self.absorb(&mut state);
+        self.publish(&mut state);
+        drop(state);
+        self.settle();
+    }
+}
+
+/// The chunk kinds of `hints` from a buddy's free orders: whole arenas follow the orders.
+fn chunk_kinds(orders_free: u32) -> u32 {
+    orders_free & 0x3ff | orders_free >> 31 << WHOLE_ARENA
+}
+
+/// The chunk kind of a wholly free arena.
+pub(crate) const WHOLE_ARENA: u32 = 10;
+
+/// The set bits of a word, lowest first.
+pub(crate) fn bits(mut mask: u64) -> impl Iterator<Item = u32> {
+    core::iter::from_fn(move || {
+        let bit = (mask != 0).then(|| mask.trailing_zeros())?;
+        mask &= mask - 1;
+        Some(bit)
+    })
+}
+
+fn mark_trees<C: Config>(map: &mut [u64; 8], frames: &Range<u32>) {
+    for tree in frames.start >> C::HUGE_ORDER..=(frames.end - 1) >> C::HUGE_ORDER {
+        map[tree as usize / 64] |= 1 << (tree % 64);
+    }
+}
+
+fn trees_marked<C: Config>(map: &[u64; 8], frames: &Range<u32>) -> bool {
+    (frames.start >> C::HUGE_ORDER..=(frames.end - 1) >> C::HUGE_ORDER)
+        .any(|tree| map[tree as usize / 64] >> (tree % 64) & 1 == 1)
+}

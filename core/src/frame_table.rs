@@ -1,0 +1,349 @@
+//! What each frame is for now: one word a frame.
+//!
+//! ```text
+//!  31                    10   9    8     4 3    0
+//! ┌────────────────────────┬──────┬───────┬──────┐
+//! │ for the layers above   │ used │ order │ kind │
+//! └────────────────────────┴──────┴───────┴──────┘
+//! ```
+//!
+//! `order` belongs to the head of a block; the frames inside a block keep the word of a free frame, so a block of any
+//! size is lent and freed with one store. A single frame is a block of order 0, and its word alone tells whether a free
+//! of it is right. `used` says that the frame was lent at least once.
+//!
+//! **Who writes.** Only the frame's owner: whoever it is lent to, the CPU in whose pool it lies, the holder of the
+//! arena's lock while it is in the tree. A word is written before the frame changes hands, and what changes hands is
+//! ordered by what carries it (a lock, a caller's message), so the next owner reads what the last one wrote. A reader
+//! that is not the owner learns nothing it may rely on.
+
+use bitfield_struct::bitfield;
+
+use crate::error::Place;
+use crate::order::{AlignedBlocks, Order};
+use crate::sync::{AtomicU32, Ordering};
+
+/// What a frame is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    /// In its tree, or inside a block whose head says more.
+    Free,
+    /// Lent to the instance's user.
+    Lent,
+    /// In a CPU's magazine or stack.
+    Pooled,
+    /// In a CPU's return buffer.
+    Returning,
+    /// In the pending map.
+    Pending,
+    /// Never the allocator's to lend.
+    Reserved,
+    /// Taken out of service.
+    Offline,
+    /// Cut into objects.
+    Slab,
+    /// The first frame of a large object.
+    LargeHead,
+    /// A further frame of a large object.
+    LargeTail,
+}
+
+impl Kind {
+    const fn into_bits(self) -> u8 {
+        self as u8
+    }
+
+    const fn from_bits(bits: u8) -> Self {
+        match bits {
+            0 => Self::Free,
+            1 => Self::Lent,
+            2 => Self::Pooled,
+            3 => Self::Returning,
+            4 => Self::Pending,
+            5 => Self::Reserved,
+            6 => Self::Offline,
+            7 => Self::Slab,
+            8 => Self::LargeHead,
+            _ => Self::LargeTail,
+        }
+    }
+}
+
+/// The word of one frame.
+#[bitfield(u32)]
+#[derive(PartialEq, Eq)]
+pub(crate) struct FrameWord {
+    #[bits(4)]
+    pub(crate) kind: Kind,
+    #[bits(5)]
+    order_bits: u8,
+    pub(crate) used: bool,
+    #[bits(22)]
+    above: u32,
+}
+
+// Orders fit their field, and a new word is that of a free frame that was never lent: metadata may start as zeros.
+const _: () = assert!(Order::MAX.index() < 1 << 5);
+const _: () = assert!(FrameWord::new().into_bits() == 0);
+
+impl FrameWord {
+    /// The head of a lent block.
+    pub(crate) const fn lent(order: Order) -> Self {
+        Self::head(Kind::Lent, order)
+    }
+
+    /// The head of a block in a CPU's pool.
+    pub(crate) const fn pooled(order: Order) -> Self {
+        Self::head(Kind::Pooled, order)
+    }
+
+    /// A single frame in a return buffer.
+    pub(crate) const RETURNING: Self = Self::head(Kind::Returning, Order::ZERO);
+    /// A single frame in the pending map.
+    pub(crate) const PENDING: Self = Self::head(Kind::Pending, Order::ZERO);
+    /// A frame in its tree that was lent before.
+    pub(crate) const FREE_AGAIN: Self = Self::head(Kind::Free, Order::ZERO);
+    /// A frame that is not the allocator's.
+    pub(crate) const RESERVED: Self = Self::new().with_kind(Kind::Reserved);
+    /// A frame out of service.
+    pub(crate) const OFFLINE: Self = Self::new().with_kind(Kind::Offline);
+
+    const fn head(kind: Kind, order: Order) -> Self {
+        Self::new().with_kind(kind).with_order_bits(order.index() as u8).with_used(true)
+    }
+
+    /// The order of the block that this word heads.
+    pub(crate) fn order(self) -> Order {
+        Order::new(u32::from(self.order_bits())).unwrap_or(Order::MAX)
+    }
+
+    /// Whether the frame is not the allocator's to lend now.
+    pub(crate) const fn is_out_of_service(self) -> bool {
+        matches!(self.kind(), Kind::Reserved | Kind::Offline)
+    }
+
+    /// Whether this is the head of a block that is outside the tree.
+    const fn heads_a_block(self) -> bool {
+        matches!(self.kind(), Kind::Lent | Kind::Pooled | Kind::Returning | Kind::Pending)
+    }
+}
+
+/// Why the frames of a range are not all lent: the first that is not, and what its word says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct NotLent {
+    pub(crate) index: u32,
+    pub(crate) word: FrameWord,
+}
+
+impl FrameWord {
+    /// Where a frame with this word lies when it is not lent, as far as the word knows.
+    pub(crate) fn place(self) -> Option<Place> {
+        match self.kind() {
+            Kind::Pooled => Some(Place::Pool),
+            Kind::Returning => Some(Place::ReturnBuffer),
+            Kind::Pending => Some(Place::Pending),
+            _ => None,
+        }
+    }
+}
+
+/// One frame's word, for whoever owns the frame.
+#[derive(Clone, Copy)]
+pub(crate) struct Word<'m>(&'m AtomicU32);
+
+impl Word<'_> {
+    #[inline(always)]
+    pub(crate) fn get(self) -> FrameWord {
+        // Relaxed: see `FrameTable::get`.
+        FrameWord::from_bits(self.0.load(Ordering::Relaxed))
+    }
+
+    #[inline(always)]
+    pub(crate) fn set(self, word: FrameWord) {
+        // Release: see `FrameTable::set`.
+        self.0.store(word.into_bits(), Ordering::Release);
+    }
+}
+
+/// The words of the frames of one arena, by index inside the arena.
+#[derive(Clone, Copy)]
+pub(crate) struct FrameTable<'m> {
+    words: &'m [AtomicU32],
+    first: u32,
+}
+
+impl<'m> FrameTable<'m> {
+    /// A table whose first word is that of index `first`.
+    pub(crate) const fn new(words: &'m [AtomicU32], first: u32) -> Self {
+        Self { words, first }
+    }
+
+    /// The word of the frame that is `place` after the first, if there is one.
+    #[inline(always)]
+    pub(crate) fn word(&self, place: usize) -> Option<Word<'m>> {
+        self.words.get(place).map(Word)
+    }
+
+    pub(crate) fn get(&self, index: u32) -> FrameWord {
+        let word = &self.words[(index - self.first) as usize];
+        // Relaxed: for the owner's own frames the hand-over has ordered it; for others it is advice.
+        FrameWord::from_bits(word.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn set(&self, index: u32, word: FrameWord) {
+        // Release: whoever finds the frame by its word sees what its owner did before.
+        self.words[(index - self.first) as usize].store(word.into_bits(), Ordering::Release);
+    }
+
+    /// The block outside the tree that `index` belongs to: its head and the head's word.
+    ///
+    /// Looks at the frame itself and at each head that an enclosing block could have: O(orders).
+    pub(crate) fn block_of(&self, index: u32) -> Option<(u32, FrameWord)> {
+        let own = self.get(index);
+        if own.heads_a_block() {
+            return Some((index, own));
+        }
+        for order in 1..Order::COUNT {
+            let head = index & !((1 << order) - 1);
+            if head < self.first {
+                return None;
+            }
+            if head == index {
+                continue;
+            }
+            let word = self.get(head);
+            if word.heads_a_block() {
+                // Blocks do not overlap: the nearest head either reaches this frame or no block does.
+                return (word.order().frames() > (index - head) as usize).then_some((head, word));
+            }
+        }
+        None
+    }
+
+    /// Whether every frame of the range belongs to a lent block, whole or in part.
+    pub(crate) fn check_lent(&self, start: u32, count: u32) -> Result<(), NotLent> {
+        let end = start + count;
+        let mut next = start;
+        while next < end {
+            match self.block_of(next) {
+                Some((head, word)) if word.kind() == Kind::Lent => next = head + word.order().frames() as u32,
+                Some((_, word)) => return Err(NotLent { index: next, word }),
+                None => return Err(NotLent { index: next, word: self.get(next) }),
+            }
+        }
+        Ok(())
+    }
+
+    /// Marks every frame of a range that [`check_lent`](Self::check_lent) has passed as free. What is left of blocks
+    /// that the range cuts becomes blocks of its own.
+    pub(crate) fn free_lent(&self, start: u32, count: u32) {
+        let end = start + count;
+        let mut next = start;
+        while next < end {
+            let Some((head, word)) = self.block_of(next) else {
+                debug_assert!(false, "checked to be lent");
+                return;
+            };
+            let block_end = head + word.order().frames() as u32;
+            self.set(head, FrameWord::FREE_AGAIN);
+            self.lend(head, next - head);
+            if block_end > end {
+                self.lend(end, block_end - end);
+            }
+            next = block_end;
+        }
+    }
+
+    /// Heads the frames of a range as lent blocks.
+    pub(crate) fn lend(&self, start: u32, count: u32) {
+        for (head, order) in AlignedBlocks::new(start as usize, count as usize, Order::MAX) {
+            self.set(head as u32, FrameWord::lent(order));
+        }
+    }
+
+    /// Gives every frame of a range the same word.
+    pub(crate) fn fill(&self, start: u32, count: u32, word: FrameWord) {
+        for index in start..start + count {
+            self.set(index, word);
+        }
+    }
+
+    /// How many frames are lent, by the heads of their blocks.
+    pub(crate) fn count_lent(&self) -> usize {
+        let mut frames = 0;
+        for word in self.words {
+            let word = FrameWord::from_bits(word.load(Ordering::Relaxed));
+            match word.kind() {
+                Kind::Lent => frames += word.order().frames(),
+                Kind::Slab | Kind::LargeHead | Kind::LargeTail => frames += 1,
+                _ => {}
+            }
+        }
+        frames
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    fn order(log2: u32) -> Order {
+        Order::new(log2).unwrap()
+    }
+
+    fn words<const N: usize>() -> [AtomicU32; N] {
+        [const { AtomicU32::new(0) }; N]
+    }
+
+    #[test]
+    fn the_word_packs_kind_order_and_use() {
+        let word = FrameWord::lent(order(18));
+        assert_eq!((word.kind(), word.order(), word.used()), (Kind::Lent, Order::MAX, true));
+        assert_eq!(FrameWord::from_bits(0).kind(), Kind::Free);
+        assert!(!FrameWord::from_bits(0).used());
+        for kind in 0..10 {
+            assert_eq!(Kind::from_bits(kind).into_bits(), kind);
+        }
+    }
+
+    #[test]
+    fn a_frame_inside_a_block_finds_its_head() {
+        let words = words::<64>();
+        let table = FrameTable::new(&words, 64);
+        table.set(96, FrameWord::lent(order(4)));
+        table.set(112, FrameWord::pooled(order(2)));
+        assert_eq!(table.block_of(101), Some((96, FrameWord::lent(order(4)))));
+        assert_eq!(table.block_of(114).unwrap().1.kind(), Kind::Pooled);
+        assert_eq!(table.block_of(117), None);
+        assert_eq!(table.block_of(95), None);
+    }
+
+    #[test]
+    fn a_part_of_a_block_goes_and_the_rest_stays_lent() {
+        for start in 0..16 {
+            for count in 1..=16 - start {
+                let words = words::<16>();
+                let table = FrameTable::new(&words, 0);
+                table.lend(0, 16);
+                assert_eq!(table.check_lent(start, count), Ok(()));
+                table.free_lent(start, count);
+                for index in 0..16 {
+                    let inside = (start..start + count).contains(&index);
+                    assert_eq!(table.check_lent(index, 1).is_err(), inside, "{index} of {start}+{count}");
+                }
+                assert_eq!(table.count_lent(), 16 - count as usize);
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_frame_that_is_not_lent_is_named() {
+        let words = words::<16>();
+        let table = FrameTable::new(&words, 0);
+        table.lend(0, 4);
+        table.set(4, FrameWord::pooled(order(1)));
+        table.lend(6, 10);
+        let error = table.check_lent(2, 8).unwrap_err();
+        assert_eq!((error.index, error.word.place()), (4, Some(Place::Pool)));
+    }
+}

@@ -1,0 +1,88 @@
+//! A machine for the unit tests: each thread says which CPU it is, and may say that it is an interrupt.
+#![allow(unsafe_code)]
+
+use std::boxed::Box;
+use std::cell::Cell;
+use std::mem::MaybeUninit;
+use std::vec;
+
+use crate::carve::Metadata;
+use crate::config::Config;
+use crate::frame::{FrameCount, FrameSpan, Pfn};
+use crate::frames::Frames;
+use crate::id::{CpuId, NodeId};
+use crate::platform::{Context, Platform};
+use crate::zone::ZoneKind;
+
+std::thread_local! {
+    static CPU: Cell<u32> = const { Cell::new(0) };
+    static BUSY: Cell<bool> = const { Cell::new(false) };
+    static CONTEXT: Cell<Context> = const { Cell::new(Context::Task) };
+}
+
+/// The machine.
+pub(crate) struct Sim;
+
+// SAFETY: a thread is one CPU while it says so, `BUSY` is that thread's own, and the tests give each thread a number of
+// its own.
+unsafe impl Platform for Sim {
+    type Lock = spin::Mutex<()>;
+
+    fn enter() -> Option<CpuId> {
+        (!BUSY.replace(true)).then(|| CpuId::new(CPU.get()))
+    }
+
+    fn leave(_cpu: CpuId) {
+        BUSY.set(false);
+    }
+
+    fn context() -> Context {
+        CONTEXT.get()
+    }
+}
+
+impl Sim {
+    /// From now on this thread is CPU `cpu`.
+    pub(crate) fn become_cpu(cpu: u32) {
+        CPU.set(cpu);
+    }
+
+    /// Runs `work` as an interrupt that stopped this CPU in the middle of the allocator.
+    pub(crate) fn interrupting<R>(work: impl FnOnce() -> R) -> R {
+        let (busy, context) = (BUSY.replace(true), CONTEXT.replace(Context::Nmi));
+        let result = work();
+        CONTEXT.set(context);
+        BUSY.set(busy);
+        result
+    }
+}
+
+/// Names frames `start..start + count`.
+pub(crate) fn span(start: usize, count: usize) -> FrameSpan {
+    FrameSpan::new(Pfn::new(start), FrameCount::new(count)).unwrap()
+}
+
+/// Bytes that live as long as the program.
+pub(crate) fn bytes(count: usize) -> Metadata<'static> {
+    Metadata::new(Box::leak(vec![MaybeUninit::uninit(); count].into_boxed_slice()))
+}
+
+/// An instance of one node that manages `memory` as one range, on `cpus` CPUs.
+pub(crate) fn machine<C: Config>(memory: FrameSpan, cpus: usize) -> Frames<'static, Sim, C> {
+    let frames = Frames::<Sim, C>::new();
+    frames.init(memory, cpus, 1, bytes(Frames::<Sim, C>::base_metadata_size(memory, cpus, 1))).unwrap();
+    add(&frames, NodeId::ZERO, ZoneKind::Normal, memory, &[]);
+    frames
+}
+
+/// Adds memory with as much metadata as it asks for.
+pub(crate) fn add<C: Config>(
+    frames: &Frames<'static, Sim, C>,
+    node: NodeId,
+    kind: ZoneKind,
+    memory: FrameSpan,
+    reserved: &[FrameSpan],
+) {
+    let metadata = bytes(Frames::<Sim, C>::memory_metadata_size(memory));
+    frames.add_memory(node, kind, memory, reserved, metadata).unwrap();
+}
