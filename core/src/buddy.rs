@@ -5,18 +5,17 @@
 
 mod range;
 mod set;
+mod summary;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod twin;
 
-use core::marker::PhantomData;
-
 use crate::config::{Config, Geometry};
 use crate::order::Order;
 use crate::sync::{AtomicU16, Ordering};
-use crate::tree::{Counts, Tree};
-use set::TreeSet;
+use crate::tree::Tree;
+use summary::Summary;
 
 /// Which end of an arena a request takes from, so that what cannot move and what can meet in the middle.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,40 +35,25 @@ pub(crate) struct Broken {
     pub(crate) tree: u32,
 }
 
-/// Sets of trees: one for each level of a tree, and [`Buddy::ANY`]; a power of two, for the index.
-const SETS: usize = 16;
-/// The most trees an arena has.
-const TREES: usize = 512;
 /// The bit of [`Buddy::orders_free`] that says that the whole arena is free.
 pub(crate) const WHOLE_ARENA: u32 = 1 << 31;
 
 /// The free frames of an arena.
 ///
-/// * `counts[t]` is how many free blocks of each level tree `t` has;
-/// * `sets[k]` holds the trees that have a block of level `k`, and `sets[ANY]` those that have any;
-/// * bit `k` of `orders` is set if and only if `sets[k]` is not empty;
-/// * `free_in_tree[t]` is the frames of the free blocks of tree `t`, and `free_frames` the sum over all trees.
-///
-/// Trees are numbered inside the arena; those that are not spanned have nothing free, ever.
+/// `free_in_tree[t]` is the frames of the free blocks of tree `t`, and `free_frames` the sum over all trees. Trees are
+/// numbered inside the arena; those that are not spanned have nothing free, ever.
 pub(crate) struct Buddy<'m, C: Config> {
     trees: &'m mut [Tree],
     /// Read by pools, as advice, while the lock is held by others.
     free_in_tree: &'m [AtomicU16],
     first_tree: u32,
     free_frames: u32,
-    orders: u32,
-    counts: [Counts<C>; TREES],
-    sets: [TreeSet; SETS],
-    config: PhantomData<fn() -> C>,
+    summary: Summary<C>,
 }
 
 impl<'m, C: Config> Buddy<'m, C> {
     /// The order of a tree.
     const TOP: u32 = C::HUGE_ORDER;
-    /// The set of trees that have anything free.
-    const ANY: u32 = C::HUGE_ORDER + 1;
-    /// The bits of the levels in `orders`.
-    const LEVELS: u32 = (1 << Self::ANY) - 1;
     const TREE_FRAMES: u32 = Geometry::<C>::TREE_FRAMES as u32;
     const ARENA_FRAMES: u32 = Geometry::<C>::ARENA_FRAMES as u32;
 
@@ -80,16 +64,7 @@ impl<'m, C: Config> Buddy<'m, C> {
         const { Geometry::<C>::VALID };
         assert!(trees.len() == free_in_tree.len(), "a count for each tree");
         assert!(first_tree as usize + trees.len() <= Geometry::<C>::ARENA_TREES, "the trees lie in the arena");
-        Self {
-            trees,
-            free_in_tree,
-            first_tree,
-            free_frames: 0,
-            orders: 0,
-            counts: [Counts::NONE; TREES],
-            sets: [TreeSet::EMPTY; SETS],
-            config: PhantomData,
-        }
+        Self { trees, free_in_tree, first_tree, free_frames: 0, summary: Summary::EMPTY }
     }
 
     /// How many frames are free.
@@ -103,7 +78,7 @@ impl<'m, C: Config> Buddy<'m, C> {
     #[inline]
     pub(crate) fn orders_free(&self) -> u32 {
         let whole = if self.free_frames == Self::ARENA_FRAMES { WHOLE_ARENA } else { 0 };
-        self.orders & Self::LEVELS | whole
+        self.summary.orders() | whole
     }
 
     /// Takes 2^order aligned frames, wholly below `below` if given.
@@ -129,9 +104,8 @@ impl<'m, C: Config> Buddy<'m, C> {
         }
         let (tree, level, block) = self.find(order, end, last)?;
         let frame = Self::part(end, block, level, order, last - (tree << Self::TOP).min(last));
-        self.tree_mut(tree).split::<C>(frame, order, level);
-        let counts = self.counts_of(tree).split(order, level);
-        self.settle(tree, counts, (1u16 << order).wrapping_neg());
+        self.split(tree, frame, order, level);
+        self.settle(tree, (1u16 << order).wrapping_neg());
         Some(tree << Self::TOP | frame)
     }
 
@@ -147,15 +121,15 @@ impl<'m, C: Config> Buddy<'m, C> {
     /// The block to take 2^order frames from that begin at or before `last`: tree, level and place in the tree.
     #[inline]
     fn find(&self, order: u32, end: End, last: u32) -> Option<(u32, u32, u32)> {
-        let mut set = Self::ANY;
+        let mut set = Summary::<C>::ANY;
         if order > 0 {
-            let orders = self.orders & Self::LEVELS & (!0 << order);
+            let orders = self.summary.orders() & (!0 << order);
             if orders == 0 {
                 return None;
             }
             set = orders.trailing_zeros();
         }
-        let trees = &self.sets[set as usize % SETS];
+        let trees = self.summary.set(set);
         let tree = match end {
             End::Bottom => trees.first()?,
             End::Top => trees.last()?,
@@ -164,7 +138,7 @@ impl<'m, C: Config> Buddy<'m, C> {
         if tree_end - (1 << order) > last {
             return self.find_before(order, end, last);
         }
-        let level = if order == 0 { self.counts_of(tree).levels().lowest() } else { set };
+        let level = if order == 0 { self.summary.counts(tree).levels().lowest() } else { set };
         let block = match end {
             End::Bottom => self.tree(tree).first_of::<C>(level),
             End::Top => self.tree(tree).last_of::<C>(level),
@@ -176,18 +150,18 @@ impl<'m, C: Config> Buddy<'m, C> {
     #[cold]
     fn find_before(&self, order: u32, end: End, last: u32) -> Option<(u32, u32, u32)> {
         if order > 0 {
-            let mut levels = (order..=Self::TOP).filter(|level| self.orders >> level & 1 != 0);
+            let mut levels = (order..=Self::TOP).filter(|level| self.summary.orders() >> level & 1 != 0);
             return levels.find_map(|level| {
                 self.trees_before(level, end, last)
                     .find_map(|tree| Some((tree, level, self.block_in(tree, level, end, last)?)))
             });
         }
-        self.trees_before(Self::ANY, end, last).find_map(|tree| self.smallest_in(tree, end, last))
+        self.trees_before(Summary::<C>::ANY, end, last).find_map(|tree| self.smallest_in(tree, end, last))
     }
 
     /// The trees of a set that begin at or before frame `last`, seen from `end`.
     fn trees_before(&self, set: u32, end: End, last: u32) -> impl Iterator<Item = u32> {
-        let trees = &self.sets[set as usize];
+        let trees = self.summary.set(set);
         let last = last >> Self::TOP;
         let first = match end {
             End::Bottom => trees.first().filter(|&tree| tree <= last),
@@ -201,7 +175,7 @@ impl<'m, C: Config> Buddy<'m, C> {
 
     /// The smallest free block of `tree` that begins at or before `last`, the first seen from `end`.
     fn smallest_in(&self, tree: u32, end: End, last: u32) -> Option<(u32, u32, u32)> {
-        let mut levels = self.counts_of(tree).levels();
+        let mut levels = self.summary.counts(tree).levels();
         levels.find_map(|level| Some((tree, level, self.block_in(tree, level, end, last)?)))
     }
 
@@ -229,7 +203,6 @@ impl<'m, C: Config> Buddy<'m, C> {
         let Some(last) = limit.checked_sub(1) else { return 0 };
         let Some((tree, mut level, mut block)) = self.find(0, end, last) else { return 0 };
         let base = tree << Self::TOP;
-        let mut counts = self.counts_of(tree);
         let mut taken = 0;
         while taken < want {
             let mut order = level.min((want - taken).ilog2());
@@ -240,16 +213,15 @@ impl<'m, C: Config> Buddy<'m, C> {
                 };
             }
             let frame = Self::part(end, block, level, order, last - base);
-            self.tree_mut(tree).split::<C>(frame, order, level);
-            counts = counts.split(order, level);
+            self.split(tree, frame, order, level);
             out(base + frame, 1 << order);
             taken += 1 << order;
-            let mut levels = counts.levels();
+            let mut levels = self.summary.counts(tree).levels();
             let next = levels.find_map(|level| Some((level, self.block_in(tree, level, end, last)?)));
             let Some(next) = next else { break };
             (level, block) = next;
         }
-        self.settle(tree, counts, (taken as u16).wrapping_neg());
+        self.settle(tree, (taken as u16).wrapping_neg());
         taken
     }
 
@@ -275,8 +247,10 @@ impl<'m, C: Config> Buddy<'m, C> {
     /// Frees 2^order aligned frames of a tree, none of which is free.
     #[inline]
     fn give_block(&mut self, tree: u32, frame: u32, order: u32) {
-        let level = self.tree_mut(tree).merge::<C>(frame, order);
-        self.settle(tree, self.counts_of(tree).merged(order, level), 1 << order);
+        let (words, summary) = (&mut self.trees[(tree - self.first_tree) as usize], &mut self.summary);
+        let level = words.merge::<C>(frame, order, |level| summary.change(tree, level, -1));
+        summary.change(tree, level, 1);
+        self.settle(tree, 1 << order);
     }
 
     /// Frees the frames of `mask` in the aligned row of 64 frames of number `row`.
@@ -302,9 +276,9 @@ impl<'m, C: Config> Buddy<'m, C> {
             let tree_row = first % Self::TREE_FRAMES / 64;
             let free = self.tree(tree).row::<C>(tree_row) & mine;
             refused |= free << (part * frames);
-            let counts = self.counts_of(tree);
-            let counts = self.tree_mut(tree).merge_row::<C>(tree_row, mine & !free, counts);
-            self.settle(tree, counts, (mine & !free).count_ones() as u16);
+            let (words, summary) = (&mut self.trees[(tree - self.first_tree) as usize], &mut self.summary);
+            words.merge_row::<C>(tree_row, mine & !free, |level, more| summary.change(tree, level, more));
+            self.settle(tree, (mine & !free).count_ones() as u16);
         }
         refused
     }
@@ -314,11 +288,6 @@ impl<'m, C: Config> Buddy<'m, C> {
         &self.trees[(tree - self.first_tree) as usize]
     }
 
-    #[inline(always)]
-    fn tree_mut(&mut self, tree: u32) -> &mut Tree {
-        &mut self.trees[(tree - self.first_tree) as usize]
-    }
-
     /// The free frames of a tree.
     #[inline(always)]
     fn free_in(&self, tree: u32) -> u32 {
@@ -326,34 +295,21 @@ impl<'m, C: Config> Buddy<'m, C> {
         u32::from(self.free_in_tree[(tree - self.first_tree) as usize].load(Ordering::Relaxed))
     }
 
-    /// How many free blocks a tree has.
-    #[inline(always)]
-    fn counts_of(&self, tree: u32) -> Counts<C> {
-        self.counts[tree as usize % TREES]
+    /// Takes 2^order frames at `frame` out of the free block of `level` in `tree`.
+    #[inline]
+    fn split(&mut self, tree: u32, frame: u32, order: u32, level: u32) {
+        let (words, summary) = (&mut self.trees[(tree - self.first_tree) as usize], &mut self.summary);
+        summary.change(tree, level, -1);
+        words.split::<C>(frame, order, level, |level| summary.change(tree, level, 1));
     }
 
-    /// Makes the summaries agree with a tree that has `counts` free blocks and `more` free frames now, modulo 2^16.
+    /// Counts `more` free frames in `tree`, modulo 2^16.
     #[inline]
-    fn settle(&mut self, tree: u32, counts: Counts<C>, more: u16) {
+    fn settle(&mut self, tree: u32, more: u16) {
         let count = &self.free_in_tree[(tree - self.first_tree) as usize];
         // Relaxed: the lock orders its holders, and pools read it as advice.
         count.store(count.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
         self.free_frames = self.free_frames.wrapping_add_signed(i32::from(more as i16));
-        let held = core::mem::replace(&mut self.counts[tree as usize % TREES], counts);
-        let changed = held.levels().changed(&counts.levels());
-        if changed.is_empty() {
-            return;
-        }
-        changed.for_each(|level| self.flip(level, tree));
-        if held.is_none() != counts.is_none() {
-            self.flip(Self::ANY, tree);
-        }
-    }
-
-    #[inline(always)]
-    fn flip(&mut self, set: u32, tree: u32) {
-        let trees = &mut self.sets[set as usize % SETS];
-        trees.flip(tree);
-        self.orders = self.orders & !(1 << set) | u32::from(!trees.is_empty()) << set;
+        self.summary.settle(tree);
     }
 }

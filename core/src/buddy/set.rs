@@ -16,21 +16,18 @@ impl TreeSet {
     pub(crate) const EMPTY: Self = Self { words: [0; WORDS], used: 0 };
 
     #[inline]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.used == 0
-    }
-
-    #[inline]
     pub(crate) fn contains(&self, tree: u32) -> bool {
         self.words[tree as usize / 64 % WORDS] >> (tree % 64) & 1 != 0
     }
 
-    /// Puts `tree` in if it is out, out if it is in.
-    #[inline]
-    pub(crate) fn flip(&mut self, tree: u32) {
+    /// Puts `tree` in or out. Whether the set has any tree then.
+    #[inline(always)]
+    pub(crate) fn put(&mut self, tree: u32, present: bool) -> bool {
         let word = tree as usize / 64 % WORDS;
-        self.words[word] ^= 1 << (tree % 64);
-        self.used = self.used & !(1 << word) | u32::from(self.words[word] != 0) << word;
+        let bits = self.words[word] & !(1 << (tree % 64)) | u64::from(present) << (tree % 64);
+        self.words[word] = bits;
+        self.used = self.used & !(1 << word) | u32::from(bits != 0) << word;
+        self.used != 0
     }
 
     #[inline]
@@ -137,7 +134,9 @@ mod tests {
 
     fn set(trees: impl IntoIterator<Item = u32>) -> TreeSet {
         let mut set = TreeSet::EMPTY;
-        trees.into_iter().for_each(|tree| set.flip(tree));
+        for tree in trees {
+            assert!(set.put(tree, true));
+        }
         set
     }
 
@@ -153,9 +152,10 @@ mod tests {
     }
 
     #[test]
-    fn flipping_twice_changes_nothing() {
-        let trees = set([5, 64, 5, 64]);
-        assert!(trees.is_empty() && trees.is_consistent());
+    fn what_is_put_in_and_out_leaves_nothing() {
+        let mut trees = set([5, 64, 5]);
+        assert!(trees.put(5, false));
+        assert!(!trees.put(64, false) && trees.is_consistent() && trees.first().is_none());
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::config::Config;
 ///   bits    10     9      8     7     6    5    4   3   2  2
 /// ```
 ///
-/// So what a split or a merge does to all levels is one addition, and which levels have a block is one more.
+/// So which levels have a block is one addition away.
 pub(crate) struct Counts<C> {
     word: u64,
     config: PhantomData<fn() -> C>,
@@ -78,7 +78,7 @@ impl<C: Config> Counts<C> {
         levels
     };
 
-    /// What merging a block into one of each level does, less what the levels below `order` do; see [`Counts::merged`].
+    /// One block of each level.
     const UNIT: [u64; 16] = {
         let mut units = [0; 16];
         let mut level = 0;
@@ -88,15 +88,15 @@ impl<C: Config> Counts<C> {
         }
         units
     };
-    /// The units of all levels below.
-    const BELOW: [u64; 16] = {
-        let mut sums = [0; 16];
-        let mut level = 1;
-        while level < 16 {
-            sums[level] = sums[level - 1] + Self::UNIT[level - 1];
+    /// The bits of each field.
+    const FIELD: [u64; 16] = {
+        let mut fields = [0; 16];
+        let mut level = 0;
+        while level <= Self::TOP {
+            fields[level as usize] = (1 << Self::field(level + 1)) - (1 << Self::field(level));
             level += 1;
         }
-        sums
+        fields
     };
 
     const fn of(word: u64) -> Self {
@@ -109,22 +109,10 @@ impl<C: Config> Counts<C> {
         Self::of(self.word.wrapping_add(Self::UNIT[level as usize % 16].wrapping_mul(more as i64 as u64)))
     }
 
-    /// A block of `order` was freed, and became one of `level` with a buddy at each level on the way.
+    /// Whether there is a block of `level`.
     #[inline(always)]
-    pub(crate) fn merged(self, order: u32, level: u32) -> Self {
-        Self::of(self.word.wrapping_add(Self::change(order, level)))
-    }
-
-    /// A block of `order` was taken out of one of `level`.
-    #[inline(always)]
-    pub(crate) fn split(self, order: u32, level: u32) -> Self {
-        Self::of(self.word.wrapping_sub(Self::change(order, level)))
-    }
-
-    #[inline(always)]
-    fn change(order: u32, level: u32) -> u64 {
-        let buddies = Self::BELOW[level as usize % 16].wrapping_sub(Self::BELOW[order as usize % 16]);
-        Self::UNIT[level as usize % 16].wrapping_sub(buddies)
+    pub(crate) fn has(self, level: u32) -> bool {
+        self.word & Self::FIELD[level as usize % 16] != 0
     }
 
     /// The blocks of `level`.
@@ -157,12 +145,6 @@ pub(crate) struct Levels<C> {
 }
 
 impl<C: Config> Levels<C> {
-    /// The levels in one of the sets and not in both.
-    #[inline(always)]
-    pub(crate) fn changed(&self, other: &Self) -> Self {
-        Self { spare: self.spare ^ other.spare, config: PhantomData }
-    }
-
     #[inline(always)]
     pub(crate) fn is_empty(&self) -> bool {
         self.spare == 0
