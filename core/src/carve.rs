@@ -31,6 +31,18 @@ impl<'m> Metadata<'m> {
         Self { bytes, zeroed: true }
     }
 
+    /// Divides the bytes, so that one buffer can serve several ranges: the first `bytes` of them and the rest.
+    ///
+    /// # Errors
+    /// Gives itself back if it has fewer.
+    pub fn split_at(self, bytes: usize) -> Result<(Self, Self), Self> {
+        if bytes > self.bytes.len() {
+            return Err(self);
+        }
+        let (first, rest) = self.bytes.split_at_mut(bytes);
+        Ok((Self { bytes: first, zeroed: self.zeroed }, Self { bytes: rest, zeroed: self.zeroed }))
+    }
+
     /// How many bytes there are.
     pub fn len(&self) -> usize {
         self.bytes.len()
@@ -170,6 +182,14 @@ mod tests {
         let metadata = unsafe { Metadata::zeroed(&mut bytes) };
         let mut carver = Carver::new(metadata, 32).unwrap();
         assert!(carver.zeros::<AtomicU32>(8).iter().all(|word| word.load(Ordering::Relaxed) == 0));
+    }
+
+    #[test]
+    fn one_buffer_serves_several_ranges() {
+        let mut bytes = [MaybeUninit::<u8>::uninit(); 8];
+        let (first, rest) = Metadata::new(&mut bytes).split_at(3).ok().unwrap();
+        assert_eq!((first.len(), rest.len()), (3, 5));
+        assert_eq!(rest.split_at(6).err().map(|whole| whole.len()), Some(5));
     }
 
     #[test]
