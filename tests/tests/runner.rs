@@ -1,6 +1,7 @@
 //! The command binary as its callers see it: each way a boot can go wrong gives one reason and a status of its own.
 //!
-//! A shell script stands in for QEMU, so that every ending can be had in milliseconds.
+//! A shell script stands in for QEMU, so that every ending can be had in milliseconds; the last test boots a real kernel
+//! into each of its failures.
 
 #![cfg(unix)]
 
@@ -302,4 +303,36 @@ fn wrong_words_are_answered_with_the_usage() {
     let help = Ended::of(&mut mill(&["--help"]));
     assert_eq!(help.code, Some(0));
     assert!(help.stdout.contains("bench-frames"));
+}
+
+/// The whole road of `cargo test`: the kernel's host side, cargo for the bare target, this runner, QEMU. Each fault ends
+/// within the kernel's time limit, with its reason and the serial output.
+#[test]
+fn every_fault_of_a_real_kernel_fails_cargo_test() {
+    let boot = |test: &str| {
+        let mut command = Command::new(env!("CARGO"));
+        command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+        command.args(["test", "-p", "pagemill-bare", "--test", "failing", "--", test]);
+        command.env_remove("PAGEMILL_QEMU_TIMEOUT").env_remove("PAGEMILL_FULL");
+        Ended::of(&mut command)
+    };
+    let passed = boot("passes");
+    assert_eq!(passed.code, Some(0), "{passed:?}");
+    assert!(passed.stdout.contains("test result: ok. 1 passed"), "{passed:?}");
+
+    let in_kernel = "mill qemu: failing: the kernel reported a failed test";
+    let faults = [
+        ("assertion", in_kernel, "bare/tests/failing.rs:"),
+        ("panic_on_another_cpu", in_kernel, "far away"),
+        ("unhandled_exception", in_kernel, "unhandled_exception"),
+        ("no_panic", in_kernel, "did not"),
+        ("endless_loop", "mill qemu: failing: killed at the time limit of 5 s", "test endless_loop ... "),
+        ("triple_fault", "mill qemu: failing: guest reset or power off (triple fault?)", "test triple_fault ... "),
+    ];
+    for (test, reason, serial) in faults {
+        let ended = boot(test);
+        assert!(ended.code.is_some_and(|code| code != 0), "{test}: {ended:?}");
+        assert!(ended.stderr.contains(reason), "{test}: {ended:?}");
+        assert!(ended.stdout.contains(serial), "{test}: {ended:?}");
+    }
 }

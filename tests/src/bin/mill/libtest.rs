@@ -9,11 +9,15 @@ use std::process::{Command, Stdio};
 pub(crate) fn run(command: &mut Command, what: &str) -> Outcome<usize> {
     // A closed stdout (`| head`) is no reason to stop the tests.
     let show = |line: &str| drop(writeln!(io::stdout(), "{line}"));
-    let passed = read_lines(command, what, show)?.iter().filter_map(|line| passed_of(line)).sum();
-    if passed == 0 {
-        return Err(Failure::new(format!("{what}: no test ran")));
+    count(&read_lines(command, what, show)?, what)
+}
+
+/// How many tests passed by these lines; none is a failure.
+fn count(lines: &[String], what: &str) -> Outcome<usize> {
+    match lines.iter().filter_map(|line| passed_of(line)).sum() {
+        0 => Err(Failure::new(format!("{what}: no test ran"))),
+        passed => Ok(passed),
     }
-    Ok(passed)
 }
 
 /// Runs a command, shows each line of its stdout to `see` as it comes, and returns them all.
@@ -50,8 +54,16 @@ mod tests {
 
     #[test]
     fn a_run_of_no_test_fails() {
-        let empty = run(Command::new("echo").arg("test result: ok. 0 passed; 0 failed"), "nothing").unwrap_err();
-        assert_eq!(empty.reason, "nothing: no test ran");
-        assert_eq!(run(Command::new("echo").arg("test result: ok. 3 passed; 0 failed"), "three").unwrap(), 3);
+        let line = |n: &usize| format!("test result: ok. {n} passed; 0 failed");
+        let count = |counts: &[usize]| count(&counts.iter().map(line).collect::<Vec<_>>(), "sum");
+        assert_eq!(count(&[0, 0]).unwrap_err().reason, "sum: no test ran");
+        assert_eq!(count(&[3, 0, 4]).unwrap(), 7);
+    }
+
+    #[test]
+    fn lines_are_returned_and_failures_named() {
+        let lines = |script: &str| read_lines(Command::new("sh").args(["-c", script]), "script", |_| ());
+        assert_eq!(lines("echo one; printf two").unwrap(), ["one", "two"]);
+        assert_eq!(lines("echo one; exit 3").unwrap_err().reason, "script: failed (exit status: 3)");
     }
 }
