@@ -4,7 +4,7 @@ use crate::cargo;
 use crate::failure::{Failure, Outcome};
 use crate::libtest;
 use crate::steps::Steps;
-use crate::{fuzz, loom, miri, tools};
+use crate::{fuzz, kernels, loom, miri, tools};
 
 pub(crate) fn run(words: &[String]) -> Outcome {
     let fuzz_words: &[String] = match words {
@@ -28,7 +28,6 @@ pub(crate) fn run(words: &[String]) -> Outcome {
 }
 
 fn release_kernels() -> Outcome {
-    let mut command = cargo::cargo();
-    command.args(["test", "--release", "--target", cargo::BARE_TARGET, "-p", "pagemill-bare", "--tests"]);
+    let mut command = kernels::command(&kernels::all()?, true);
     libtest::run(command.env("PAGEMILL_FULL", "1"), "kernels").map(drop)
 }
