@@ -26,8 +26,10 @@ use crate::pvh::{self, StartInfo};
 use crate::topology::{MAX_CPUS, Topology};
 use crate::{apic, boot_heap, cpu, serial, smp};
 
-/// The frame below 1 MiB where the other CPUs begin.
-pub(crate) const TRAMPOLINE: u64 = 0x8000;
+/// Where the other CPUs can begin: a startup interrupt names a frame by eight bits.
+const TRAMPOLINE_RANGE: PhysRange = PhysRange::new(FRAME_BYTES, 256 * FRAME_BYTES).expect("ordered");
+/// APIC numbers that a command to the local APIC can name; the last one means all of them.
+const APIC_LIMIT: u32 = 0xff;
 /// Where the kernel's image is mapped: its physical address plus this.
 const UPPER: u64 = 0xffff_ffff_8000_0000;
 /// Where stacks are mapped, each CPU's at a multiple of [`STACK_STRIDE`].
@@ -53,7 +55,6 @@ global_asm!(
     ap_entry = sym ap_entry,
     ap_tables = sym AP_TABLES,
     ap_stack = sym AP_STACK,
-    trampoline = const TRAMPOLINE,
     options(att_syntax)
 );
 
@@ -63,6 +64,7 @@ unsafe extern "C" {
     safe static text_start: u8;
     safe static rodata_start: u8;
     safe static data_start: u8;
+    safe static boot_stack_bottom: [AtomicU64; 512];
     safe static trampoline_start: u8;
     safe static trampoline_end: u8;
 }
@@ -96,10 +98,8 @@ extern "C" fn boot_entry(start_info: u64, began: u64) -> ! {
     serial::init();
     apic::mask_legacy();
     let machine = read_firmware(start_info, began);
-    let cpus = machine.topology.cpus().len();
     let root = build_page_tables(machine).unwrap_or_else(|error| panic!("cannot map memory: {error:?}"));
     prepare_cpus(machine);
-    assert!(cpus <= MAX_CPUS);
     // Relaxed: no other CPU runs yet.
     AP_TABLES.store(root, Ordering::Relaxed);
     continue_at(root, stack_top(0, 0), boot_main)
@@ -140,7 +140,6 @@ fn read_firmware(start_info: u64, began: u64) -> &'static Machine {
         reserved.unwrap_or_else(|error| panic!("cannot reserve {range:?} for {owner}: {error:?}"));
     };
     reserve(PhysRange::with_len(0, FRAME_BYTES), Owner::FrameZero);
-    reserve(PhysRange::with_len(TRAMPOLINE, FRAME_BYTES), Owner::Trampoline);
     reserve(Some(image()), Owner::Image);
     for range in [info_range, Some(info.memory_map), Some(info.modules)] {
         reserve(range, Owner::Loader);
@@ -234,6 +233,8 @@ fn continue_at(root: u64, stack: u64, next: extern "C" fn() -> !) -> ! {
 
 /// Step 5, on the boot CPU.
 extern "C" fn boot_main() -> ! {
+    // That stack had no hole below it.
+    assert!(boot_stack_bottom.iter().all(|word| word.load(Ordering::Relaxed) == 0), "the boot stack was too small");
     start_here(0);
     boot_heap::init();
     smp::init();
@@ -256,19 +257,27 @@ fn start_here(number: u32) {
 /// come later and take what was meant for the next.
 fn start_others() {
     let cpus = machine::get().topology.cpus();
-    if cpus.len() == 1 {
+    let others = || (1_u32..).zip(&cpus[1..]).take_while(|(_, cpu)| cpu.apic < APIC_LIMIT);
+    if others().count() + 1 < cpus.len() {
+        crate::println!("CPUs from number {} on have APICs that cannot be named", others().count() + 1);
+    }
+    if others().next().is_none() {
         return;
     }
-    // SAFETY: the frame was reserved for it before any other was dealt out, and no other CPU has started.
-    unsafe { physical::copy_code(trampoline(), TRAMPOLINE) };
-    let others = || (1_u32..).zip(&cpus[1..]);
+    let Ok(block) = physical::alloc(FRAME_BYTES, FRAME_BYTES, TRAMPOLINE_RANGE, Owner::Trampoline) else {
+        crate::println!("no frame below 1 MiB for the other CPUs to begin in, going on with one");
+        return;
+    };
+    let frame = (block.range().start() / FRAME_BYTES) as u8;
+    block.into_bytes()[..trampoline().len()].write_copy_of_slice(trampoline());
+
     others().for_each(|(_, cpu)| apic::send_init(cpu.apic));
     cpu::delay_us(10_000);
     for (number, cpu) in others() {
         AP_STACK.store(stack_top(number as usize, 0), Ordering::Relaxed);
         // Release: pairs with the Acquire in `ap_entry`.
         AP_NUMBER.store(number, Ordering::Release);
-        if !wake(cpu.apic, number) {
+        if !wake(cpu.apic, frame, number) {
             crate::println!("CPU {number} with APIC {} did not start, going on without", cpu.apic);
             break;
         }
@@ -276,10 +285,10 @@ fn start_others() {
 }
 
 /// Wakes a CPU and waits for it: up to a second, or as long as it takes once it has taken its number.
-fn wake(apic: u32, number: u32) -> bool {
+fn wake(apic: u32, frame: u8, number: u32) -> bool {
     let is_up = || percpu::online() > number;
     for patience_us in [200, 1_000_000] {
-        apic::send_startup(apic, (TRAMPOLINE / FRAME_BYTES) as u8);
+        apic::send_startup(apic, frame);
         for _ in 0..patience_us / 10 {
             if is_up() {
                 return true;

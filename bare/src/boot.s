@@ -135,11 +135,12 @@ ap_upper:
 
     .section .bss.boot_stack, "aw", @nobits
     .balign 4096
+    .global boot_stack_bottom
+boot_stack_bottom:
     .skip 256 * 1024             # unoptimised code moves whole memory maps through it
 boot_stack_top:
 
-# Copied below 1 MiB, to a page that starts at {trampoline}; assembled here, so that every address is taken relative
-# to its beginning.
+# Copied to some frame below 1 MiB: it finds its own parts relative to its code segment, which starts at that frame.
     .section .rodata.trampoline, "a", @progbits
     .code16
     .global trampoline_start, trampoline_end

@@ -45,7 +45,8 @@ pub fn run(tests: &'static [Test]) -> ! {
         crate::print!("test {name} ... ");
         test();
         let mut run = RUN.lock();
-        if let Some(expected) = run.expected {
+        // Taken, or the panic about the missing panic would be taken for it.
+        if let Some(expected) = run.expected.take() {
             drop(run);
             panic!("the test was to panic with {expected:?}, and did not");
         }

@@ -174,13 +174,3 @@ impl PhysicalMemory<'static> for FirmwareMemory {
         Some(unsafe { slice::from_raw_parts(pointer(range.start()), range.bytes() as usize) })
     }
 }
-
-/// Copies `code` to the frame at `at`, where other CPUs begin.
-///
-/// # Safety
-/// The frame is reserved for this, and no CPU is running in it.
-pub(crate) unsafe fn copy_code(code: &[u8], at: u64) {
-    assert!(code.len() <= 4096, "more than a frame of code");
-    // SAFETY: the frame is mapped, the caller's alone, and no part of `code`, which lies in the kernel's image.
-    unsafe { ptr::copy_nonoverlapping(code.as_ptr(), pointer(at), code.len()) };
-}

@@ -51,7 +51,7 @@ pagemill_bare::kernel! {
         let code = PhysRange::with_len(code, 1).expect("an address");
         let reserved = physical::reservations();
         assert!(reserved.iter().any(|taken| is_image(&taken.owner) && taken.range.contains(code)));
-        for owner in [Owner::FrameZero, Owner::Loader, Owner::Trampoline, Owner::PageTables, Owner::Stacks] {
+        for owner in [Owner::FrameZero, Owner::Loader, Owner::PerCpu, Owner::PageTables, Owner::Stacks] {
             assert!(reserved.iter().any(|taken| taken.owner == owner), "{owner}");
         }
     }
