@@ -11,6 +11,8 @@ mod tests;
 #[cfg(test)]
 mod twin;
 
+use core::hint::select_unpredictable;
+
 use crate::config::{Config, Geometry};
 use crate::order::Order;
 use crate::sync::{AtomicU16, Ordering};
@@ -110,7 +112,7 @@ impl<'m, C: Config> Buddy<'m, C> {
     }
 
     /// The first of 2^order frames inside a block of `level` to take, at or before `last`.
-    #[inline]
+    #[inline(always)]
     fn part(end: End, block: u32, level: u32, order: u32, last: u32) -> u32 {
         match end {
             End::Bottom => block,
@@ -119,16 +121,9 @@ impl<'m, C: Config> Buddy<'m, C> {
     }
 
     /// The block to take 2^order frames from that begin at or before `last`: tree, level and place in the tree.
-    #[inline]
+    #[inline(always)]
     fn find(&self, order: u32, end: End, last: u32) -> Option<(u32, u32, u32)> {
-        let mut set = Summary::<C>::ANY;
-        if order > 0 {
-            let orders = self.summary.orders() & (!0 << order);
-            if orders == 0 {
-                return None;
-            }
-            set = orders.trailing_zeros();
-        }
+        let set = self.summary.first_set(order)?;
         let trees = self.summary.set(set);
         let tree = match end {
             End::Bottom => trees.first()?,
@@ -138,7 +133,8 @@ impl<'m, C: Config> Buddy<'m, C> {
         if tree_end - (1 << order) > last {
             return self.find_before(order, end, last);
         }
-        let level = if order == 0 { self.summary.counts(tree).levels().lowest() } else { set };
+        let smallest = self.summary.counts(tree).levels().lowest();
+        let level = select_unpredictable(order == 0, smallest, set);
         let block = match end {
             End::Bottom => self.tree(tree).first_of::<C>(level),
             End::Top => self.tree(tree).last_of::<C>(level),
@@ -245,7 +241,7 @@ impl<'m, C: Config> Buddy<'m, C> {
     }
 
     /// Frees 2^order aligned frames of a tree, none of which is free.
-    #[inline]
+    #[inline(always)]
     fn give_block(&mut self, tree: u32, frame: u32, order: u32) {
         let (words, summary) = (&mut self.trees[(tree - self.first_tree) as usize], &mut self.summary);
         let level = words.merge::<C>(frame, order, |level| summary.change(tree, level, -1));
@@ -262,6 +258,10 @@ impl<'m, C: Config> Buddy<'m, C> {
             if self.free(row * 64, order).is_ok() {
                 return 0;
             }
+        }
+        if mask & mask.wrapping_sub(1) == 0 {
+            let Some(bit) = mask.checked_ilog2() else { return 0 };
+            return if self.free(row * 64 + bit, Order::ZERO).is_ok() { 0 } else { mask };
         }
         let trees = 64u32 >> Self::TOP.min(6);
         let frames = 64 / trees;
@@ -296,7 +296,7 @@ impl<'m, C: Config> Buddy<'m, C> {
     }
 
     /// Takes 2^order frames at `frame` out of the free block of `level` in `tree`.
-    #[inline]
+    #[inline(always)]
     fn split(&mut self, tree: u32, frame: u32, order: u32, level: u32) {
         let (words, summary) = (&mut self.trees[(tree - self.first_tree) as usize], &mut self.summary);
         summary.change(tree, level, -1);
@@ -304,7 +304,7 @@ impl<'m, C: Config> Buddy<'m, C> {
     }
 
     /// Counts `more` free frames in `tree`, modulo 2^16.
-    #[inline]
+    #[inline(always)]
     fn settle(&mut self, tree: u32, more: u16) {
         let count = &self.free_in_tree[(tree - self.first_tree) as usize];
         // Relaxed: the lock orders its holders, and pools read it as advice.

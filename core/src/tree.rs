@@ -146,7 +146,7 @@ impl Tree {
     }
 
     /// The first frame of the lowest free block of `level`, which has one.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn first_of<C: Config>(&self, level: u32) -> u32 {
         let from = Shape::<C>::offset(level);
         let half = from / 64 / HALF as u32;
@@ -159,7 +159,7 @@ impl Tree {
     }
 
     /// The first frame of the highest free block of `level`, which has one.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn last_of<C: Config>(&self, level: u32) -> u32 {
         let from = Shape::<C>::offset(level);
         let last = Shape::<C>::offset(level + 1) - 1;
@@ -195,7 +195,7 @@ impl Tree {
 
     /// Takes 2^order frames at `frame` out of the free block of `level` that they lie in. What it leaves are the buddies
     /// on the way down, whose levels are told to `left`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn split<C: Config>(&mut self, frame: u32, order: u32, level: u32, mut left: impl FnMut(u32)) {
         self.flip(Shape::<C>::node(level, frame));
         for below in order..level {
@@ -207,7 +207,7 @@ impl Tree {
 
     /// Frees 2^order frames at `frame`, none of which is free. Returns the level of the block they are now part of; the
     /// levels below, whose buddies it absorbed, are told to `absorbed`.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn merge<C: Config>(&mut self, frame: u32, order: u32, mut absorbed: impl FnMut(u32)) -> u32 {
         let mut level = order;
         while level < Shape::<C>::TOP {
@@ -231,7 +231,7 @@ impl Tree {
     }
 
     /// Whether any of the 2^order frames at `frame` is free.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn any_free<C: Config>(&self, frame: u32, order: u32) -> bool {
         if order > Shape::<C>::HIGH || order > 5 {
             return self.first_free::<C>(frame, order).is_some();

@@ -20,14 +20,19 @@ impl TreeSet {
         self.words[tree as usize / 64 % WORDS] >> (tree % 64) & 1 != 0
     }
 
-    /// Puts `tree` in or out. Whether the set has any tree then.
+    /// Puts `tree` in or out. Whether that began the set or emptied it.
     #[inline(always)]
     pub(crate) fn put(&mut self, tree: u32, present: bool) -> bool {
         let word = tree as usize / 64 % WORDS;
-        let bits = self.words[word] & !(1 << (tree % 64)) | u64::from(present) << (tree % 64);
+        let before = self.words[word];
+        let bits = before & !(1 << (tree % 64)) | u64::from(present) << (tree % 64);
         self.words[word] = bits;
-        self.used = self.used & !(1 << word) | u32::from(bits != 0) << word;
-        self.used != 0
+        if (before == 0) == (bits == 0) {
+            return false;
+        }
+        let used = self.used;
+        self.used = used ^ 1 << word;
+        used == 0 || self.used == 0
     }
 
     #[inline]
@@ -135,7 +140,7 @@ mod tests {
     fn set(trees: impl IntoIterator<Item = u32>) -> TreeSet {
         let mut set = TreeSet::EMPTY;
         for tree in trees {
-            assert!(set.put(tree, true));
+            set.put(tree, true);
         }
         set
     }
@@ -154,8 +159,9 @@ mod tests {
     #[test]
     fn what_is_put_in_and_out_leaves_nothing() {
         let mut trees = set([5, 64, 5]);
-        assert!(trees.put(5, false));
-        assert!(!trees.put(64, false) && trees.is_consistent() && trees.first().is_none());
+        assert!(!trees.put(5, false) && trees.put(64, false));
+        assert!(trees.is_consistent() && trees.first().is_none());
+        assert!(trees.put(5, true) && !trees.put(6, true));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Which trees of an arena have a free block of which size.
 
+use core::hint::select_unpredictable;
+
 use super::set::TreeSet;
 use crate::config::Config;
 use crate::tree::Counts;
@@ -15,7 +17,8 @@ const SETS: usize = 16;
 /// * `sets[k]` holds the trees that have a block of level `k`, and `sets[ANY]` those that have any;
 /// * bit `k` of `orders` is set if and only if `sets[k]` is not empty.
 ///
-/// Whether a change empties a set or begins one cannot be predicted, so all three are always written.
+/// Whether a tree enters or leaves a set cannot be predicted, so its bit is written without asking; whether a word of
+/// the set becomes empty can, and a guess lets the next request begin before this one has ended.
 pub(super) struct Summary<C: Config> {
     orders: u32,
     counts: [Counts<C>; TREES],
@@ -33,6 +36,15 @@ impl<C: Config> Summary<C> {
     #[inline(always)]
     pub(super) fn orders(&self) -> u32 {
         self.orders & Self::LEVELS
+    }
+
+    /// The set of trees to take a block of `order` from: those that have anything for a single frame, else those of the
+    /// lowest level that is large enough.
+    #[inline(always)]
+    pub(super) fn first_set(&self, order: u32) -> Option<u32> {
+        let large = Self::LEVELS & (!0 << order);
+        let sets = self.orders & select_unpredictable(order == 0, 1 << Self::ANY, large);
+        if sets == 0 { None } else { Some(sets.trailing_zeros()) }
     }
 
     #[inline(always)]
@@ -66,8 +78,9 @@ impl<C: Config> Summary<C> {
 
     #[inline(always)]
     fn put(&mut self, level: u32, tree: u32, present: bool) {
-        let used = self.sets[level as usize % SETS].put(tree, present);
-        self.orders = self.orders & !(1 << level) | u32::from(used) << level;
+        if self.sets[level as usize % SETS].put(tree, present) {
+            self.orders ^= 1 << level;
+        }
     }
 
     /// Checks what is noted of `tree`, which has `counts`; returns the levels it has.
