@@ -25,6 +25,10 @@ impl<P: Frames> Frames for Checked<P> {
     fn cpu(&self, index: usize) -> CheckedCpu<'_, P> {
         CheckedCpu { shared: self, inner: self.inner.cpu(index) }
     }
+
+    fn verify(&self) {
+        self.inner.verify();
+    }
 }
 
 /// One CPU's way in.

@@ -26,10 +26,13 @@ pub trait Frames: Sync + Sized {
         None
     }
 
-    /// Atomic read-modify-writes of lines shared by all CPUs so far, where the allocator can tell.
-    fn shared_writes(&self) -> Option<u64> {
+    /// Locks taken by the calling thread so far, where that is counted.
+    fn locks_taken(&self) -> Option<u64> {
         None
     }
+
+    /// Panics if the allocator finds itself in disorder, where it can tell.
+    fn verify(&self) {}
 }
 
 /// The two operations that are measured.

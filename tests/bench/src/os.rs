@@ -20,6 +20,8 @@ pub struct Reservation {
 
 // SAFETY: the memory belongs to the reservation alone and may be used from any thread.
 unsafe impl Send for Reservation {}
+// SAFETY: a shared reference to it allows nothing.
+unsafe impl Sync for Reservation {}
 
 impl Reservation {
     /// Reserves `len` bytes, aligned to a page.

@@ -5,11 +5,13 @@ use std::hint::black_box;
 use bitmap_allocator::{BitAlloc, BitAlloc1M};
 use buddy_slab_allocator::BuddyAllocator;
 use buddy_system_allocator::LockedFrameAllocator;
+use pagemill::{Checked, Fast};
 use spin::Mutex;
 
-use crate::check::Checked;
+use crate::check;
 use crate::frames::{Cpu, Frames};
 use crate::os::{Reservation, start_buddy};
+use crate::pagemill::{KernelMill, SimulatedMill};
 use crate::scale::{self, ScaleCase, ScaleSample};
 use crate::workload::{self, Case, Sample};
 
@@ -51,9 +53,14 @@ impl Peer {
             max_frames: P::MAX_FRAMES,
             simulates_cpus: P::SIMULATES_CPUS,
             run: workload::run::<P>,
-            check: workload::run::<Checked<P>>,
+            check: workload::run::<check::Checked<P>>,
             scale: scale::run::<P>,
         }
+    }
+
+    /// The simulated scale takes `P` in its place.
+    pub const fn simulated_by<P: Frames>(self) -> Self {
+        Self { scale: scale::run::<P>, ..self }
     }
 
     /// Is it pagemill itself?
@@ -76,6 +83,10 @@ pub const LOOP: &str = "loop";
 /// Every allocator, pagemill first.
 pub fn all() -> Vec<Peer> {
     vec![
+        Peer::new::<KernelMill<Fast>>("pagemill-kernel-fast", PAGEMILL, "fast", "kernel")
+            .simulated_by::<SimulatedMill<Fast>>(),
+        Peer::new::<KernelMill<Checked>>("pagemill-kernel-checked", PAGEMILL, "checked", "kernel")
+            .simulated_by::<SimulatedMill<Checked>>(),
         Peer::new::<LockedFrameAllocator<33>>("buddy-system", "buddy_system_allocator", "", ""),
         Peer::new::<Locked<Bitmap>>("bitmap", "bitmap-allocator", "", ""),
         Peer::new::<Locked<BuddySlab>>("buddy-slab", "buddy-slab-allocator", "", ""),

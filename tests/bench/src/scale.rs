@@ -1,8 +1,8 @@
 //! Simulated scale: memories and numbers of CPUs that the machine at hand does not have.
 //!
 //! Frames are never touched and metadata is mapped lazily, so a terabyte costs what its metadata costs where it is
-//! used. One thread acts as each CPU in turn, so a figure says what an operation costs and how many shared lines it
-//! writes, not how CPUs that really run at once would wait for each other. The blocks in use are as many for every
+//! used. One thread acts as each CPU in turn, so a figure says what an operation costs and how often it takes a lock, which
+//! is when it writes lines that CPUs share, not how CPUs that really run at once would wait for each other. The blocks in use are as many for every
 //! number of CPUs and every size, so that the measuring loop has the same share of the caches.
 
 use crate::args::Args;
@@ -66,8 +66,8 @@ pub struct ScaleCase {
 pub struct ScaleSample {
     /// Nanoseconds for a take or a free.
     pub ns: f64,
-    /// Writes of shared lines for a take or a free, where the allocator can tell.
-    pub shared: Option<f64>,
+    /// Locks taken for a take or a free, where that is counted.
+    pub locks: Option<f64>,
 }
 
 /// Runs one repetition of `case` on a fresh `P`.
@@ -86,12 +86,14 @@ pub fn run<P: Frames>(case: &ScaleCase) -> ScaleSample {
     }
     let operations = OPERATIONS / case.hurry;
     turns(case.turn, &mut cpus, &mut sets, &mut rng, operations / 4);
-    let shared_before = allocator.shared_writes();
+    let locks_before = allocator.locks_taken();
     let start = cpu_ns();
     let done = turns(case.turn, &mut cpus, &mut sets, &mut rng, operations);
     let ns = (cpu_ns() - start) as f64 / done as f64;
-    let shared = allocator.shared_writes().zip(shared_before);
-    ScaleSample { ns, shared: shared.map(|(after, before)| (after - before) as f64 / done as f64) }
+    let locks = allocator.locks_taken().zip(locks_before);
+    drop(cpus);
+    allocator.verify();
+    ScaleSample { ns, locks: locks.map(|(after, before)| (after - before) as f64 / done as f64) }
 }
 
 /// Lends a random half of all 2 MiB frames, so that what is free lies all over the memory.
@@ -130,7 +132,7 @@ fn turns<C: Cpu>(turn: Turn, cpus: &mut [C], sets: &mut [Vec<Live>], rng: &mut R
 /// Runs all points, prints each when it is done, and returns the record.
 pub fn measure(args: &Args) -> Record {
     let mut record = Record::new();
-    println!("{:14} {:>5} {:>5}  {:32} {:>22} {:>12}", "", "GiB", "CPUs", "", "ns/op", "shared/op");
+    println!("{:14} {:>5} {:>5}  {:32} {:>22} {:>12}", "", "GiB", "CPUs", "", "ns/op", "locks/op");
     for turn in Turn::ALL {
         for &gib in &args.gib {
             for &cpus in &args.threads {
@@ -156,14 +158,14 @@ fn point(peers: &[&Peer], case: &ScaleCase, reps: usize) -> Vec<Row> {
     let mut rows = Vec::new();
     for (peer, samples) in peers.iter().zip(&samples) {
         let ns: Vec<f64> = samples.iter().map(|s| s.ns).collect();
-        let shared: Vec<f64> = samples.iter().filter_map(|s| s.shared).collect();
-        let (ns, shared) = (Spread::of(&ns), Spread::of(&shared));
+        let locks: Vec<f64> = samples.iter().filter_map(|s| s.locks).collect();
+        let (ns, locks) = (Spread::of(&ns), Spread::of(&locks));
         let gib = case.frames / FRAMES_PER_GIB;
         let who = format!("{} {} {}", peer.allocator, peer.style, peer.level);
         let shown = |s: Option<Spread>, digits| s.map_or("–".into(), |s| format!("{:.*}", digits, s.median));
         print!("{:14} {gib:5} {:5}  {who:32}", case.turn.name(), case.cpus);
-        println!(" {:>22} {:>12}", shown(ns, 1), shown(shared, 4));
-        for (metric, unit, spread) in [("op", "ns", ns), ("shared-writes", "per op", shared)] {
+        println!(" {:>22} {:>12}", shown(ns, 1), shown(locks, 4));
+        for (metric, unit, spread) in [("op", "ns", ns), ("locks", "per op", locks)] {
             rows.extend(spread.map(|spread| Row {
                 allocator: peer.allocator.into(),
                 level: peer.level.into(),

@@ -8,8 +8,9 @@ use crate::os::cpu_ns;
 use crate::rng::Rng;
 use crate::workload::{Case, Workload};
 
-/// Pairs in a pair workload, over all threads.
+/// Pairs in a pair workload, over all threads; of blocks fewer, because a peer that scans for them takes its time.
 const PAIRS: usize = 500_000;
+const BLOCK_PAIRS: usize = 50_000;
 /// Replacements in a replace workload.
 const REPLACEMENTS: usize = 2_000_000;
 /// Steps of a mixed workload before its figures count, and those that count.
@@ -128,7 +129,8 @@ impl<'a, C: Cpu> Worker<'a, C> {
     }
 
     fn pair(&mut self, order: usize) {
-        let pairs = PAIRS / self.case.threads / self.case.hurry;
+        let pairs = if order == 0 { PAIRS } else { BLOCK_PAIRS };
+        let pairs = pairs / self.case.threads / self.case.hurry;
         let refused = match order {
             // A constant order, as callers have it.
             0 => self.time_pairs::<0>(pairs),

@@ -106,6 +106,7 @@ pub fn run<P: Frames>(case: &Case) -> Vec<Sample> {
         let workers: Vec<_> = (0..case.threads).map(start).collect();
         workers.into_iter().map(|w| w.join().expect("a measuring thread panicked")).collect()
     });
+    allocator.verify();
     let mut samples = merge(&outcomes);
     if let Workload::Replace(_) | Workload::Mixed(_) | Workload::Churn = case.workload {
         let left = free_huge(case.frames, outcomes.iter().flat_map(|o| o.live.iter().copied()));

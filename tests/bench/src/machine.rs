@@ -1,0 +1,172 @@
+//! What pagemill needs of a machine, and what needs `unsafe`: the machines it is measured on.
+//!
+//! "Kernel style" is what a kernel does: a thread is a CPU, its busy byte is its own, and claiming it takes no atomic
+//! read-modify-write. A simulated machine is the same, except that one thread says which CPU it is.
+#![allow(unsafe_code)]
+
+use std::cell::Cell;
+use std::mem::MaybeUninit;
+use std::sync::atomic::{AtomicBool, Ordering, compiler_fence};
+
+use lock_api::RawMutex;
+use pagemill::{Config, Context, CpuId, FrameCount, FrameSpan, Frames, Metadata, NodeId, Pfn, Platform, ZoneKind};
+
+use crate::os::Reservation;
+
+/// A CPU's own state: what a kernel keeps at its per-CPU base register.
+struct Here {
+    cpu: Cell<u32>,
+    busy: AtomicBool,
+}
+
+thread_local! {
+    static HERE: Here = const { Here { cpu: Cell::new(0), busy: AtomicBool::new(false) } };
+    static LOCKS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// From here on the calling thread is CPU `index`.
+pub fn become_cpu(index: usize) {
+    HERE.with(|here| here.cpu.set(index as u32));
+}
+
+#[inline(always)]
+fn enter() -> Option<CpuId> {
+    HERE.with(|here| {
+        if here.busy.load(Ordering::Relaxed) {
+            return None;
+        }
+        here.busy.store(true, Ordering::Relaxed);
+        // An interrupt of this CPU sees the byte set before anything that follows.
+        compiler_fence(Ordering::SeqCst);
+        Some(CpuId::new(here.cpu.get()))
+    })
+}
+
+#[inline(always)]
+fn leave() {
+    compiler_fence(Ordering::SeqCst);
+    HERE.with(|here| here.busy.store(false, Ordering::Relaxed));
+}
+
+/// A kernel's way: a plain busy byte and a spin lock.
+pub struct Kernel;
+
+// SAFETY: a thread is a CPU and stays one; its busy byte is thread-local; the measuring threads have numbers of their
+// own from 0; nothing interrupts them, so all code is task context.
+unsafe impl Platform for Kernel {
+    type Lock = spin::Mutex<()>;
+
+    #[inline(always)]
+    fn enter() -> Option<CpuId> {
+        enter()
+    }
+
+    #[inline(always)]
+    fn leave(_cpu: CpuId) {
+        leave();
+    }
+
+    #[inline(always)]
+    fn context() -> Context {
+        Context::Task
+    }
+}
+
+/// One thread acting as each CPU in turn, with locks that count how often they are taken.
+pub struct Simulated;
+
+// SAFETY: as above; the one thread is one CPU at a time, and changes it only while it holds no pin.
+unsafe impl Platform for Simulated {
+    type Lock = CountingLock;
+
+    #[inline(always)]
+    fn enter() -> Option<CpuId> {
+        enter()
+    }
+
+    #[inline(always)]
+    fn leave(_cpu: CpuId) {
+        leave();
+    }
+
+    #[inline(always)]
+    fn context() -> Context {
+        Context::Task
+    }
+}
+
+/// How many locks of [`Simulated`] the calling thread has taken.
+pub fn locks_taken() -> u64 {
+    LOCKS.get()
+}
+
+/// A spin lock that counts.
+pub struct CountingLock(spin::Mutex<()>);
+
+// SAFETY: it is the inner lock, which excludes.
+unsafe impl RawMutex for CountingLock {
+    const INIT: Self = Self(<spin::Mutex<()> as RawMutex>::INIT);
+
+    type GuardMarker = <spin::Mutex<()> as RawMutex>::GuardMarker;
+
+    fn lock(&self) {
+        LOCKS.set(LOCKS.get() + 1);
+        RawMutex::lock(&self.0);
+    }
+
+    fn try_lock(&self) -> bool {
+        LOCKS.set(LOCKS.get() + 1);
+        RawMutex::try_lock(&self.0)
+    }
+
+    unsafe fn unlock(&self) {
+        // SAFETY: the caller holds the lock, as it promises.
+        unsafe { RawMutex::unlock(&self.0) }
+    }
+}
+
+/// An instance of pagemill with its metadata.
+pub struct Instance<P: Platform, C: Config> {
+    // Before the metadata that it stands on, so that it is dropped first.
+    frames: Frames<'static, P, C>,
+    _metadata: Reservation,
+}
+
+impl<P: Platform, C: Config> Instance<P, C> {
+    /// Manages `count` frames from frame 0, on one node with `cpus` CPUs.
+    pub fn new(count: usize, cpus: usize) -> Self {
+        let span = FrameSpan::new(Pfn::new(0), FrameCount::new(count)).expect("frames from 0 are a span");
+        let base = Frames::<P, C>::base_metadata_size(span, cpus, 1);
+        let memory = Frames::<P, C>::memory_metadata_size(span);
+        let mut metadata = Reservation::new(base + memory);
+        let (for_base, for_memory) = metadata.bytes().split_at_mut(base);
+        let (for_base, for_memory) = (lasting(for_base), lasting(for_memory));
+        let frames = Frames::new();
+        frames.init(span, cpus, 1, for_base).expect("the metadata is as large as it asked for");
+        let added = frames.add_memory(NodeId::ZERO, ZoneKind::Normal, span, &[], for_memory);
+        added.expect("the metadata is as large as it asked for");
+        Self { frames, _metadata: metadata }
+    }
+
+    /// The allocator.
+    #[inline(always)]
+    pub fn frames(&self) -> &Frames<'static, P, C> {
+        &self.frames
+    }
+
+    /// Bytes of metadata.
+    pub fn metadata_bytes(count: usize, cpus: usize) -> usize {
+        let span = FrameSpan::new(Pfn::new(0), FrameCount::new(count)).expect("frames from 0 are a span");
+        Frames::<P, C>::metadata_size(span, cpus, 1)
+    }
+}
+
+/// Bytes of a reservation as metadata for an [`Instance`], which keeps the reservation for longer than the allocator.
+fn lasting(bytes: &mut [u8]) -> Metadata<'static> {
+    let (start, len) = (bytes.as_mut_ptr().cast::<MaybeUninit<u8>>(), bytes.len());
+    // SAFETY: initialised bytes may be seen as `MaybeUninit`; the only caller keeps the reservation until the
+    // allocator is gone and does not touch it.
+    let bytes = unsafe { std::slice::from_raw_parts_mut(start, len) };
+    // SAFETY: a fresh anonymous mapping is zero, and this part of it has had no other use.
+    unsafe { Metadata::zeroed(bytes) }
+}
