@@ -120,7 +120,7 @@ pub(crate) fn install(area: &'static PerCpu, listed: bool) {
     GsBase::write(VirtAddr::from_ptr(area));
 }
 
-/// Lets a CPU take locks and print before it has its tables: the area is nobody's, and its words end up where they were.
+/// Lets a CPU take locks and print before it has its tables, with interrupts off: the area is nobody's in particular.
 pub(crate) fn install_before_locks() {
     static NOBODY: PerCpu = PerCpu::new(0, 0, 0);
     install(&NOBODY, false);
@@ -152,7 +152,7 @@ pub fn this() -> &'static PerCpu {
     // SAFETY: GS base has pointed to a `PerCpu` since the first lines of boot, and `this` is its own address.
     unsafe {
         asm!("mov {}, gs:[{}]", out(reg) area, const offset_of!(PerCpu, this),
-             options(nostack, preserves_flags, readonly));
+             options(pure, nostack, preserves_flags, readonly));
     }
     // SAFETY: `install` is only given areas that live for ever.
     unsafe { &*area }
@@ -162,10 +162,10 @@ pub fn this() -> &'static PerCpu {
 #[inline(always)]
 pub fn cpu() -> u32 {
     let cpu: u32;
-    // SAFETY: as in `this`; the number does not change once the area is installed.
+    // SAFETY: as in `this`; the number does not change once the area is installed, so it may be read once for all.
     unsafe {
         asm!("mov {:e}, gs:[{}]", out(reg) cpu, const offset_of!(PerCpu, cpu),
-             options(nostack, preserves_flags, readonly));
+             options(pure, nostack, preserves_flags, readonly));
     }
     cpu
 }
@@ -205,10 +205,11 @@ unsafe impl Platform for Bare {
 
     #[inline(always)]
     fn enter() -> Option<CpuId> {
-        if is_busy() {
-            return None;
+        // SAFETY: as in `this`; the byte is this CPU's own.
+        unsafe {
+            asm!("cmp byte ptr gs:[{busy}], 0", "jne {claimed}", "mov byte ptr gs:[{busy}], 1",
+                 busy = const offset_of!(PerCpu, busy), claimed = label { return None }, options(nostack));
         }
-        set_busy();
         Some(CpuId::new(cpu()))
     }
 
@@ -227,25 +228,6 @@ unsafe impl Platform for Bare {
 
     fn kick() {
         crate::smp::kick_others();
-    }
-}
-
-#[inline(always)]
-fn is_busy() -> bool {
-    let busy: u8;
-    // SAFETY: as in `this`.
-    unsafe {
-        asm!("mov {}, gs:[{}]", out(reg_byte) busy, const offset_of!(PerCpu, busy),
-             options(nostack, preserves_flags, readonly));
-    }
-    busy != 0
-}
-
-#[inline(always)]
-fn set_busy() {
-    // SAFETY: as in `this`; the byte is this CPU's own.
-    unsafe {
-        asm!("mov byte ptr gs:[{}], 1", const offset_of!(PerCpu, busy), options(nostack, preserves_flags));
     }
 }
 
