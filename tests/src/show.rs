@@ -1,0 +1,1 @@
+//! What a machine shows of itself, the same text in every world.
