@@ -124,10 +124,9 @@ impl<'m, C: Config> Buddy<'m, C> {
     #[inline(always)]
     fn find(&self, order: u32, end: End, last: u32) -> Option<(u32, u32, u32)> {
         let set = self.summary.first_set(order)?;
-        let trees = self.summary.set(set);
         let tree = match end {
-            End::Bottom => trees.first()?,
-            End::Top => trees.last()?,
+            End::Bottom => self.summary.first(set)?,
+            End::Top => self.summary.last(set)?,
         };
         let tree_end = (tree + 1) << Self::TOP;
         if tree_end - (1 << order) > last {
@@ -160,7 +159,7 @@ impl<'m, C: Config> Buddy<'m, C> {
         let trees = self.summary.set(set);
         let last = last >> Self::TOP;
         let first = match end {
-            End::Bottom => trees.first().filter(|&tree| tree <= last),
+            End::Bottom => trees.first_from(0).filter(|&tree| tree <= last),
             End::Top => trees.last_to(last),
         };
         core::iter::successors(first, move |&tree| match end {
@@ -243,9 +242,8 @@ impl<'m, C: Config> Buddy<'m, C> {
     /// Frees 2^order aligned frames of a tree, none of which is free.
     #[inline(always)]
     fn give_block(&mut self, tree: u32, frame: u32, order: u32) {
-        let (words, summary) = (&mut self.trees[(tree - self.first_tree) as usize], &mut self.summary);
-        let level = words.merge::<C>(frame, order, |level| summary.change(tree, level, -1));
-        summary.change(tree, level, 1);
+        let level = self.trees[(tree - self.first_tree) as usize].merge::<C>(frame, order);
+        self.summary.merged(tree, order, level);
         self.settle(tree, 1 << order);
     }
 
@@ -298,9 +296,8 @@ impl<'m, C: Config> Buddy<'m, C> {
     /// Takes 2^order frames at `frame` out of the free block of `level` in `tree`.
     #[inline(always)]
     fn split(&mut self, tree: u32, frame: u32, order: u32, level: u32) {
-        let (words, summary) = (&mut self.trees[(tree - self.first_tree) as usize], &mut self.summary);
-        summary.change(tree, level, -1);
-        words.split::<C>(frame, order, level, |level| summary.change(tree, level, 1));
+        self.trees[(tree - self.first_tree) as usize].split::<C>(frame, order, level);
+        self.summary.split(tree, order, level);
     }
 
     /// Counts `more` free frames in `tree`, modulo 2^16.

@@ -193,34 +193,41 @@ impl Tree {
         (0..=Shape::<C>::TOP).find(|&level| self.has(Shape::<C>::node(level, frame)))
     }
 
-    /// Takes 2^order frames at `frame` out of the free block of `level` that they lie in. What it leaves are the buddies
-    /// on the way down, whose levels are told to `left`.
+    /// Takes 2^order frames at `frame` out of the free block of `level` that they lie in; what it leaves are the buddies
+    /// on the way down.
     #[inline(always)]
-    pub(crate) fn split<C: Config>(&mut self, frame: u32, order: u32, level: u32, mut left: impl FnMut(u32)) {
-        self.flip(Shape::<C>::node(level, frame));
-        for below in order..level {
-            // Each level begins at an even bit, so that a buddy is the other bit of a pair.
+    pub(crate) fn split<C: Config>(&mut self, frame: u32, order: u32, level: u32) {
+        // Each level begins at an even bit, so that a buddy is the other bit of a pair.
+        for below in order..level.min(Shape::<C>::HIGH) {
             self.flip(Shape::<C>::node(below, frame) ^ 1);
-            left(below);
         }
+        self.flip(Shape::<C>::node(level, frame));
+        let begin = Shape::<C>::high(level.max(Shape::<C>::HIGH));
+        let buddies = swap_pairs(Self::path::<C>(frame, order)) & ((1 << begin) - 1);
+        self.0[Shape::<C>::LAST] ^= buddies;
     }
 
-    /// Frees 2^order frames at `frame`, none of which is free. Returns the level of the block they are now part of; the
-    /// levels below, whose buddies it absorbed, are told to `absorbed`.
+    /// Frees 2^order frames at `frame`, none of which is free. Returns the level of the block they are now part of.
     #[inline(always)]
-    pub(crate) fn merge<C: Config>(&mut self, frame: u32, order: u32, mut absorbed: impl FnMut(u32)) -> u32 {
+    pub(crate) fn merge<C: Config>(&mut self, frame: u32, order: u32) -> u32 {
         let mut level = order;
-        while level < Shape::<C>::TOP {
+        while level < Shape::<C>::HIGH {
             let buddy = Shape::<C>::node(level, frame) ^ 1;
             if !self.has(buddy) {
-                break;
+                self.flip(buddy ^ 1);
+                return level;
             }
             self.flip(buddy);
-            absorbed(level);
             level += 1;
         }
-        self.flip(Shape::<C>::node(level, frame));
-        level
+        let buddies = swap_pairs(Self::path::<C>(frame, level));
+        let word = &mut self.0[Shape::<C>::LAST];
+        // The lowest buddy that is not free ends it. The top's never is: it is no block.
+        let lent = buddies & !*word;
+        let end = lent & lent.wrapping_neg();
+        let own = swap_pairs(end);
+        *word ^= buddies & (end - 1) | own;
+        Shape::<C>::block(Shape::<C>::LAST as u32 * 64 + own.trailing_zeros()).0
     }
 
     /// The bits of the last word for the blocks of at least 2^order frames that `frame` lies in.
@@ -309,7 +316,8 @@ impl Tree {
             freed = gather(pairs);
         }
         let first = row << Shape::<C>::ROW_ORDER;
-        let level = self.merge::<C>(first, Shape::<C>::ROW_ORDER, |level| changed(level, -1));
+        let level = self.merge::<C>(first, Shape::<C>::ROW_ORDER);
+        (Shape::<C>::ROW_ORDER..level).for_each(|absorbed| changed(absorbed, -1));
         changed(level, 1);
     }
 
@@ -331,6 +339,12 @@ impl Tree {
         }
         Ok(counts)
     }
+}
+
+/// Exchanges each even bit with the odd one above it: a block with its buddy.
+#[inline(always)]
+const fn swap_pairs(bits: u64) -> u64 {
+    (bits & EVEN) << 1 | bits >> 1 & EVEN
 }
 
 /// Every second bit.
@@ -392,7 +406,7 @@ mod tests {
 
         fn full<C: Config>() -> Tree {
             let mut tree = Tree::EMPTY;
-            tree.merge::<C>(0, C::HUGE_ORDER, |_| unreachable!());
+            tree.merge::<C>(0, C::HUGE_ORDER);
             tree
         }
 
@@ -413,16 +427,15 @@ mod tests {
             for (level, frame) in blocks::<C>() {
                 let mut tree = full::<C>();
                 let whole = tree.validate::<C>().unwrap();
-                // A buddy at each level on the way down, and the same on the way up.
-                let mut left = Vec::new();
-                tree.split::<C>(frame, level, C::HUGE_ORDER, |level| left.push(level));
+                tree.split::<C>(frame, level, C::HUGE_ORDER);
                 let counts = tree.validate::<C>().unwrap();
-                assert!(left.iter().copied().eq(level..C::HUGE_ORDER) && counts.levels().eq(level..C::HUGE_ORDER));
+                assert_eq!(counts, whole.split(level, C::HUGE_ORDER));
                 assert!(!tree.any_free::<C>(frame, level));
+                // A buddy at each level on the way down.
+                assert!(counts.levels().eq(level..C::HUGE_ORDER));
                 assert_eq!(counts.frames(), (1 << C::HUGE_ORDER) - (1 << level));
-                let mut absorbed = Vec::new();
-                assert_eq!(tree.merge::<C>(frame, level, |level| absorbed.push(level)), C::HUGE_ORDER);
-                assert_eq!(left, absorbed);
+                assert_eq!(tree.merge::<C>(frame, level), C::HUGE_ORDER);
+                assert_eq!(counts.merged(level, C::HUGE_ORDER), whole);
                 assert_eq!(tree.validate::<C>(), Ok(whole));
                 assert_eq!(tree.first_free::<C>(frame, level), Some(frame));
             }
@@ -441,7 +454,7 @@ mod tests {
                 by_row.merge_row::<C>(0, mask, |level, more| counts = counts.plus(level, more));
                 assert_eq!(by_row.validate::<C>(), Ok(counts));
                 (0..row_frames).filter(|bit| mask >> bit & 1 != 0).for_each(|bit| {
-                    by_frame.merge::<C>(bit, 0, |_| ());
+                    by_frame.merge::<C>(bit, 0);
                 });
                 assert!(by_row.0 == by_frame.0 && by_row.row::<C>(0) == !lent & all);
                 if lent & all == 0 {
@@ -454,7 +467,7 @@ mod tests {
             let last = (1 << C::HUGE_ORDER) - 1;
             for (level, frame) in blocks::<C>() {
                 let mut tree = Tree::EMPTY;
-                tree.merge::<C>(frame, level, |_| ());
+                tree.merge::<C>(frame, level);
                 assert_eq!((tree.first_of::<C>(level), tree.last_of::<C>(level)), (frame, frame));
                 assert_eq!(tree.lowest_of::<C>(level, last), Some(frame));
                 assert_eq!(tree.highest_of::<C>(level, frame), Some(frame));
@@ -467,7 +480,7 @@ mod tests {
                 for (other, place) in blocks::<C>().filter(|&(other, _)| other != level && C::HUGE_ORDER < 8) {
                     if !tree.any_free::<C>(place, other) {
                         let mut tree = tree.clone();
-                        tree.merge::<C>(place, other, |_| ());
+                        tree.merge::<C>(place, other);
                         if tree.validate::<C>() == Ok(Counts::NONE.plus(level, 1).plus(other, 1)) {
                             assert_eq!((tree.first_of::<C>(level), tree.last_of::<C>(level)), (frame, frame));
                         }

@@ -94,8 +94,9 @@ impl<C: Config> Buddy<'_, C> {
     /// block.
     pub(crate) fn next_free_chunk(&self, from: u32, end: u32) -> Option<(u32, u32)> {
         let mut next = from;
+        let trees = self.summary.set(Summary::<C>::ANY);
         while next < end {
-            let tree = self.summary.set(Summary::<C>::ANY).first_from(next >> Self::TOP)?;
+            let tree = trees.first_from(next >> Self::TOP)?;
             next = next.max(tree << Self::TOP);
             let tree_end = (tree + 1) << Self::TOP;
             while next < end.min(tree_end) {
@@ -123,20 +124,21 @@ impl<C: Config> Buddy<'_, C> {
 
     /// Takes a run of `count` wholly free trees that begins at a multiple of `spacing`, at or before tree `last`.
     pub(super) fn take_trees(&mut self, count: u32, spacing: u32, end: End, last: u32) -> Option<u32> {
-        let whole = self.summary.set(Self::TOP);
-        let start = if count == 1 && spacing == 1 {
-            match end {
-                End::Bottom => whole.first(),
-                End::Top => whole.last_to(last),
-            }
-        } else {
-            let starts = whole.runs(count).aligned(spacing);
-            match end {
-                End::Bottom => starts.first(),
-                End::Top => starts.last_to(last),
+        let first = match end {
+            End::Bottom => self.summary.first(Self::TOP),
+            End::Top => self.summary.last(Self::TOP),
+        };
+        let start = match first? {
+            first if count == 1 && spacing == 1 && first <= last => first,
+            _ => {
+                let starts = self.summary.set(Self::TOP).runs(count).aligned(spacing);
+                let start = match end {
+                    End::Bottom => starts.first_from(0),
+                    End::Top => starts.last_to(last),
+                };
+                start.filter(|&start| start <= last)?
             }
         };
-        let start = start.filter(|&start| start <= last)?;
         for tree in start..start + count {
             self.split(tree, 0, Self::TOP, Self::TOP);
             self.settle(tree, (Self::TREE_FRAMES as u16).wrapping_neg());

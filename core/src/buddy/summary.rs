@@ -8,25 +8,31 @@ use crate::tree::Counts;
 
 /// The most trees an arena has.
 const TREES: usize = 512;
+/// Words of a set of them.
+const WORDS: usize = TREES / 64;
 /// A set for each level of a tree, and [`Summary::ANY`]; a power of two, for the index.
 const SETS: usize = 16;
 
 /// The way from an order to a tree.
 ///
 /// * `counts[t]` is how many free blocks of each level tree `t` has;
-/// * `sets[k]` holds the trees that have a block of level `k`, and `sets[ANY]` those that have any;
-/// * bit `k` of `orders` is set if and only if `sets[k]` is not empty.
+/// * set `k` holds the trees that have a block of level `k`, and set `ANY` those that have any;
+/// * bit `i` of `used[k]` is set if and only if set `k` has any of the trees from 64 i on;
+/// * bit `k` of `orders` is set if and only if set `k` has any tree.
 ///
+/// The words for the same trees lie side by side for all levels, since a split or a merge changes several.
 /// Whether a tree enters or leaves a set cannot be predicted, so its bit is written without asking; whether a word of
 /// the set becomes empty can, and a guess lets the next request begin before this one has ended.
 pub(super) struct Summary<C: Config> {
     orders: u32,
     counts: [Counts<C>; TREES],
-    sets: [TreeSet; SETS],
+    sets: [[u64; SETS]; WORDS],
+    used: [u32; SETS],
 }
 
 impl<C: Config> Summary<C> {
-    pub(super) const EMPTY: Self = Self { orders: 0, counts: [Counts::NONE; TREES], sets: [TreeSet::EMPTY; SETS] };
+    pub(super) const EMPTY: Self =
+        Self { orders: 0, counts: [Counts::NONE; TREES], sets: [[0; SETS]; WORDS], used: [0; SETS] };
     /// The set of trees that have anything free.
     pub(super) const ANY: u32 = C::HUGE_ORDER + 1;
     /// The bits of the levels in `orders`.
@@ -47,9 +53,27 @@ impl<C: Config> Summary<C> {
         if sets == 0 { None } else { Some(sets.trailing_zeros()) }
     }
 
+    /// The first tree of a set.
     #[inline(always)]
-    pub(super) fn set(&self, level: u32) -> &TreeSet {
-        &self.sets[level as usize % SETS]
+    pub(super) fn first(&self, set: u32) -> Option<u32> {
+        let used = self.used[set as usize % SETS];
+        if used == 0 {
+            return None;
+        }
+        let word = used.trailing_zeros();
+        Some(word * 64 + self.sets[word as usize % WORDS][set as usize % SETS].trailing_zeros())
+    }
+
+    /// The last tree of a set.
+    #[inline(always)]
+    pub(super) fn last(&self, set: u32) -> Option<u32> {
+        let word = self.used[set as usize % SETS].checked_ilog2()?;
+        Some(word * 64 + 63 - self.sets[word as usize % WORDS][set as usize % SETS].leading_zeros())
+    }
+
+    /// A set, to look at as a whole.
+    pub(super) fn set(&self, set: u32) -> TreeSet {
+        TreeSet::of(self.sets.map(|words| words[set as usize % SETS]))
     }
 
     /// How many free blocks `tree` has.
@@ -61,25 +85,57 @@ impl<C: Config> Summary<C> {
     /// `tree` has `more` blocks of `level`, or fewer.
     #[inline(always)]
     pub(super) fn change(&mut self, tree: u32, level: u32, more: i32) {
-        let counts = &mut self.counts[tree as usize % TREES];
-        *counts = counts.plus(level, more);
-        let has = counts.has(level);
-        self.put(level, tree, has);
+        let counts = self.counts(tree).plus(level, more);
+        self.counts[tree as usize % TREES] = counts;
+        self.put(level, tree, counts.has(level));
+    }
+
+    /// A block of `order` was freed in `tree` and became one of `level`.
+    #[inline(always)]
+    pub(super) fn merged(&mut self, tree: u32, order: u32, level: u32) {
+        let counts = self.counts(tree).merged(order, level);
+        self.counts[tree as usize % TREES] = counts;
+        for below in order..level {
+            self.put(below, tree, counts.has(below));
+        }
+        self.put(level, tree, true);
+    }
+
+    /// A block of `order` was taken out of one of `level` in `tree`.
+    #[inline(always)]
+    pub(super) fn split(&mut self, tree: u32, order: u32, level: u32) {
+        let counts = self.counts(tree).split(order, level);
+        self.counts[tree as usize % TREES] = counts;
+        self.put(level, tree, counts.has(level));
+        for below in order..level {
+            self.put(below, tree, true);
+        }
     }
 
     /// `tree` has something free, or has not.
     #[inline(always)]
     pub(super) fn settle(&mut self, tree: u32) {
         let any = !self.counts(tree).is_none();
-        if any != self.set(Self::ANY).contains(tree) {
+        if any != self.contains(Self::ANY, tree) {
             self.put(Self::ANY, tree, any);
         }
     }
 
     #[inline(always)]
-    fn put(&mut self, level: u32, tree: u32, present: bool) {
-        if self.sets[level as usize % SETS].put(tree, present) {
-            self.orders ^= 1 << level;
+    fn contains(&self, set: u32, tree: u32) -> bool {
+        self.sets[tree as usize / 64 % WORDS][set as usize % SETS] >> (tree % 64) & 1 != 0
+    }
+
+    /// Puts `tree` into a set, or out.
+    #[inline(always)]
+    fn put(&mut self, set: u32, tree: u32, present: bool) {
+        let word = &mut self.sets[tree as usize / 64 % WORDS][set as usize % SETS];
+        let before = *word;
+        *word = before & !(1 << (tree % 64)) | u64::from(present) << (tree % 64);
+        if (before == 0) != (*word == 0) {
+            let used = &mut self.used[set as usize % SETS];
+            *used ^= 1 << (tree / 64);
+            self.orders = self.orders & !(1 << set) | u32::from(*used != 0) << set;
         }
     }
 
@@ -90,7 +146,7 @@ impl<C: Config> Summary<C> {
         }
         let any = u32::from(!counts.is_none()) << Self::ANY;
         let levels = counts.levels().fold(any, |levels, level| levels | 1 << level);
-        if (0..=Self::ANY).any(|set| self.set(set).contains(tree) != (levels >> set & 1 != 0)) {
+        if (0..=Self::ANY).any(|set| self.contains(set, tree) != (levels >> set & 1 != 0)) {
             return Err("a set does not agree with the tree");
         }
         Ok(levels)
@@ -98,6 +154,7 @@ impl<C: Config> Summary<C> {
 
     /// Whether the sets agree with what lies above them, for trees that have `levels` between them.
     pub(super) fn is_consistent(&self, levels: u32) -> bool {
-        levels == self.orders && self.sets.iter().all(TreeSet::is_consistent)
+        let used = |set: usize| (0..WORDS).fold(0, |used, at| used | u32::from(self.sets[at][set] != 0) << at);
+        levels == self.orders && (0..SETS).all(|set| used(set) == self.used[set])
     }
 }

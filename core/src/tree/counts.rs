@@ -16,7 +16,7 @@ use crate::config::Config;
 ///   bits    10     9      8     7     6    5    4   3   2  2
 /// ```
 ///
-/// So which levels have a block is one addition away.
+/// So what a split or a merge does to all levels is one addition, and which levels have a block is one more.
 pub(crate) struct Counts<C> {
     word: u64,
     config: PhantomData<fn() -> C>,
@@ -88,6 +88,16 @@ impl<C: Config> Counts<C> {
         }
         units
     };
+    /// The units of all levels below.
+    const BELOW: [u64; 16] = {
+        let mut sums = [0; 16];
+        let mut level = 1;
+        while level < 16 {
+            sums[level] = sums[level - 1] + Self::UNIT[level - 1];
+            level += 1;
+        }
+        sums
+    };
     /// The bits of each field.
     const FIELD: [u64; 16] = {
         let mut fields = [0; 16];
@@ -107,6 +117,24 @@ impl<C: Config> Counts<C> {
     #[inline(always)]
     pub(crate) fn plus(self, level: u32, more: i32) -> Self {
         Self::of(self.word.wrapping_add(Self::UNIT[level as usize % 16].wrapping_mul(more as i64 as u64)))
+    }
+
+    /// A block of `order` was freed, and became one of `level` with a buddy of each level on the way.
+    #[inline(always)]
+    pub(crate) fn merged(self, order: u32, level: u32) -> Self {
+        Self::of(self.word.wrapping_add(Self::grown(order, level)))
+    }
+
+    /// A block of `order` was taken out of one of `level`.
+    #[inline(always)]
+    pub(crate) fn split(self, order: u32, level: u32) -> Self {
+        Self::of(self.word.wrapping_sub(Self::grown(order, level)))
+    }
+
+    #[inline(always)]
+    fn grown(order: u32, level: u32) -> u64 {
+        let buddies = Self::BELOW[level as usize % 16].wrapping_sub(Self::BELOW[order as usize % 16]);
+        Self::UNIT[level as usize % 16].wrapping_sub(buddies)
     }
 
     /// Whether there is a block of `level`.
