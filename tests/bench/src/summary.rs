@@ -68,7 +68,7 @@ pub fn markdown(record: &Record) -> String {
         "CPU nanoseconds, medians of {reps} interleaved repetitions, 1 GiB unless said otherwise; {}, {}, commit {}. \
          pagemill at level `Fast`, `Checked` in parentheses. × is the median of the paired ratios of the kernel style \
          at `Fast` to the best peer of each figure. Peers: buddy_system_allocator (s), bitmap-allocator (b), \
-         buddy-slab-allocator (l). LLFree is quoted from an earlier measurement on the same machine, not from this \
+         buddy-slab-allocator (l). LLFree is quoted from an earlier measurement on such a machine, not from this \
          run.\n",
         record.machine, record.date, record.commit
     );
