@@ -15,6 +15,8 @@ use crate::config::{Config, Geometry};
 use crate::error::{FreeError, Place};
 use crate::frame::{FrameSpan, Pfn};
 use crate::frame_table::{FrameTable, FrameWord, Kind, NotLent, Word};
+use crate::id::NodeId;
+use crate::kind::ZoneKind;
 use crate::ledger::{Hints, Ledger};
 use crate::order::Order;
 use crate::pending::{PendingMap, ROW_FRAMES};
@@ -48,6 +50,8 @@ pub(crate) struct State<'m, C: Config> {
     folded: usize,
     /// Chunk kinds as the hints know them.
     hinted: u32,
+    /// Whether somebody came in vain: the hints promise too much.
+    misled: bool,
     /// Frames that leave service as soon as they are free.
     pub(crate) leaving: Option<Range<u32>>,
     /// Bit t: tree t has frames that are reserved or offline, so a free must look at their words at every level.
@@ -68,15 +72,17 @@ pub(crate) struct Parts<'m, C: Config> {
     pub(crate) hints: &'m Hints<'m>,
     /// Its place among the arenas that share the hints.
     pub(crate) place: usize,
-    /// The index of its zone among all zones.
-    pub(crate) zone: usize,
+    /// Its zone.
+    pub(crate) node: NodeId,
+    pub(crate) kind: ZoneKind,
 }
 
 /// Up to an aligned 1 GiB of frames of one zone.
 pub(crate) struct Arena<'m, P: Platform, C: Config> {
     span: FrameSpan,
     base: usize,
-    pub(crate) zone: usize,
+    node: NodeId,
+    kind: ZoneKind,
     place: usize,
     pub(crate) table: FrameTable<'m>,
     embedder: &'m [AtomicU32],
@@ -96,12 +102,20 @@ pub(crate) struct Arena<'m, P: Platform, C: Config> {
 impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
     /// An arena all of whose frames are in nobody's hands yet: `open` brings them in.
     pub(crate) fn new(parts: Parts<'m, C>) -> Self {
-        let state =
-            State { buddy: parts.buddy, folded: 0, hinted: 0, leaving: None, special: [0; 8], lent_blocks: [0; 8] };
+        let state = State {
+            buddy: parts.buddy,
+            folded: 0,
+            hinted: 0,
+            misled: false,
+            leaving: None,
+            special: [0; 8],
+            lent_blocks: [0; 8],
+        };
         Self {
             base: parts.span.start().align_down(Geometry::<C>::ARENA_FRAMES).number(),
             span: parts.span,
-            zone: parts.zone,
+            node: parts.node,
+            kind: parts.kind,
             place: parts.place,
             table: parts.table,
             embedder: parts.embedder,
@@ -114,6 +128,18 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
             state: Lock::new(state),
             next_in_slot: Publish::empty(),
         }
+    }
+
+    /// The kind of its zone.
+    #[inline]
+    pub(crate) fn kind(&self) -> ZoneKind {
+        self.kind
+    }
+
+    /// Whether a CPU of `node` may keep its frames: they are local, and neither scarce nor slow.
+    #[inline]
+    pub(crate) fn pools_on(&self, node: NodeId) -> bool {
+        self.node == node && !matches!(self.kind, ZoneKind::Dma | ZoneKind::Far)
     }
 
     /// Its place among the arenas of its extent.
@@ -255,12 +281,15 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
             state.folded = free as usize;
             self.ledger.fold(difference);
         }
+        // What has come is told at once, what has gone only when somebody was misled: a kind that comes and goes with
+        // every request would cost a read-modify-write each time.
         let now = chunk_kinds(state.buddy.orders_free());
-        let changed = now ^ state.hinted;
-        if changed != 0 {
-            state.hinted = now;
-            self.hints.flip(self.place, changed, now);
+        let told = if state.misled { now ^ state.hinted } else { now & !state.hinted };
+        if told != 0 {
+            state.hinted ^= told;
+            self.hints.flip(self.place, told, now);
         }
+        state.misled = false;
     }
 
     /// By how many frames the ledger may be off on this arena's account: one in 4096 of them.
@@ -311,7 +340,10 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
         below: Option<u32>,
     ) -> Result<Option<u32>, Busy> {
         self.with(access, |arena, state| {
-            let index = state.buddy.take(order, end, below)?;
+            let Some(index) = state.buddy.take(order, end, below) else {
+                state.misled = true;
+                return None;
+            };
             if order > Order::ZERO {
                 mark_trees::<C>(&mut state.lent_blocks, &(index..index + order.frames() as u32));
             }
@@ -326,7 +358,10 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
     pub(crate) fn take_blocks(&self, pinned: &Pinned<P>, order: Order, want: u32, out: &mut impl FnMut(Pfn)) -> u32 {
         let taken = self.with(Access::Wait(pinned), |arena, state| {
             for taken in 0..want {
-                let Some(index) = state.buddy.take(order, End::Bottom, None) else { return taken };
+                let Some(index) = state.buddy.take(order, End::Bottom, None) else {
+                    state.misled = true;
+                    return taken;
+                };
                 mark_trees::<C>(&mut state.lent_blocks, &(index..index + order.frames() as u32));
                 if C::CHECKED {
                     arena.table.set(index, FrameWord::pooled(order));
@@ -340,10 +375,12 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
 
     /// Single frames for a pool, all of one tree: their first indexes and counts go to `out`.
     pub(crate) fn take_frames(&self, pinned: &Pinned<P>, want: u32, end: End, out: impl FnMut(u32, u32)) -> u32 {
-        match self.with(Access::Wait(pinned), |_, state| state.buddy.take_frames(want, end, None, out)) {
-            Ok(taken) => taken,
-            Err(Busy) => 0,
-        }
+        let taken = self.with(Access::Wait(pinned), |_, state| {
+            let taken = state.buddy.take_frames(want, end, None, out);
+            state.misled = taken == 0;
+            taken
+        });
+        taken.unwrap_or(0)
     }
 
     /// `count` frames in a row, the first a multiple of 2^align.
@@ -356,7 +393,10 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
         below: Option<u32>,
     ) -> Result<Option<u32>, Busy> {
         self.with(access, |arena, state| {
-            let index = state.buddy.take_run(count, align, end, below)?;
+            let Some(index) = state.buddy.take_run(count, align, end, below) else {
+                state.misled = true;
+                return None;
+            };
             arena.lend(state, index, count);
             Some(index)
         })
@@ -382,17 +422,39 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
 
     /// Takes back any part of what is lent, all of it or nothing. Only with the lock held.
     pub(crate) fn free_in(&self, state: &mut State<'m, C>, start: u32, count: u32) -> Result<(), FreeError> {
+        if let Some(order) = self.whole_block(state, start, count) {
+            let freed = state.buddy.free(start, order);
+            return match freed {
+                Ok(()) => {
+                    if C::CHECKED {
+                        self.table.set(start, FrameWord::FREE_AGAIN);
+                    }
+                    Ok(())
+                }
+                Err(index) => Err(self.explain(state, index, self.table.get(index))),
+            };
+        }
         self.check_in(state, start, count)?;
         if C::CHECKED {
             self.table.free_lent(start, count);
         }
-        let freed =
-            if count == 1 { state.buddy.free(start, Order::ZERO) } else { state.buddy.free_range(start, count) };
+        let freed = state.buddy.free_range(start, count);
         debug_assert!(freed.is_ok(), "checked to be lent");
-        if mutant("word_after_unlock") && C::CHECKED {
-            return Ok(());
-        }
         Ok(())
+    }
+
+    /// The order of a range that is one naturally aligned block and needs no look at its single frames.
+    fn whole_block(&self, state: &State<'m, C>, start: u32, count: u32) -> Option<Order> {
+        if !count.is_power_of_two() || start & (count - 1) != 0 {
+            return None;
+        }
+        let order = Order::new(count.trailing_zeros())?;
+        let plain = if C::CHECKED {
+            self.table.get(start) == FrameWord::lent(order)
+        } else {
+            !trees_marked::<C>(&state.special, &(start..start + count))
+        };
+        plain.then_some(order)
     }
 
     /// Whether every frame of the range is lent, and if not, what the first is instead.
@@ -473,25 +535,25 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
     }
 
     /// Takes single frames back from a pool: a frame that is free already is dropped and noted.
+    ///
+    /// Frames of one row that follow one another go back together.
     pub(crate) fn free_frames(&self, pinned: &Pinned<P>, mut next: impl FnMut() -> Option<u32>) {
         let freed = self.with(Access::Wait(pinned), |arena, state| {
+            let Some(mut first) = next() else { return };
+            let mut mask = 1 << (first % ROW_FRAMES);
             while let Some(index) = next() {
-                arena.free_single_in(state, index);
+                let bit = 1 << (index % ROW_FRAMES);
+                // The same frame twice is for the tree to refuse.
+                if index / ROW_FRAMES == first / ROW_FRAMES && mask & bit == 0 {
+                    mask |= bit;
+                    continue;
+                }
+                arena.free_row_in(state, first / ROW_FRAMES, mask);
+                (first, mask) = (index, bit);
             }
+            arena.free_row_in(state, first / ROW_FRAMES, mask);
         });
         debug_assert!(freed.is_ok(), "a pinned caller waits");
-    }
-
-    fn free_single_in(&self, state: &mut State<'m, C>, index: u32) {
-        if C::CHECKED {
-            // Before the unlock: after it the frame may be lent again, and its word be the next owner's.
-            self.table.set(index, FrameWord::FREE_AGAIN);
-        } else if self.check_special(state, index, 1).is_err() {
-            return self.ledger.note_late_fault(self.pfn(index));
-        }
-        if state.buddy.free(index, Order::ZERO).is_err() {
-            self.ledger.note_late_fault(self.pfn(index));
-        }
     }
 
     /// Takes up to 64 frames of one row back from a return buffer.
@@ -514,7 +576,13 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
                 }
             }
         }
-        for bit in bits(state.buddy.free_row(row, mask)) {
+        let refused = if mask.is_power_of_two() {
+            let freed = state.buddy.free(first + mask.trailing_zeros(), Order::ZERO);
+            if freed.is_err() { mask } else { 0 }
+        } else {
+            state.buddy.free_row(row, mask)
+        };
+        for bit in bits(refused) {
             self.ledger.note_late_fault(self.pfn(first + bit));
         }
     }

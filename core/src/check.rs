@@ -15,8 +15,9 @@ use crate::frame::Pfn;
 use crate::frame_table::Kind;
 use crate::frames::Frames;
 use crate::id::NodeId;
+use crate::kind::ZoneKind;
 use crate::platform::Platform;
-use crate::zone::{Zone, ZoneKind};
+use crate::zone::Zone;
 
 /// Where every frame is. Exact while nothing moves; otherwise frames on their way may be missed or counted twice.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -13,6 +13,8 @@ use crate::carve::{Carver, Plan};
 use crate::config::{Config, Geometry};
 use crate::frame::{FrameCount, FrameSpan, Pfn};
 use crate::frame_table::FrameTable;
+use crate::id::NodeId;
+use crate::kind::ZoneKind;
 use crate::ledger::{Hints, Ledger};
 use crate::order::Order;
 use crate::pending::{PendingMap, ROW_FRAMES};
@@ -118,7 +120,12 @@ fn cut<'m, T>(rest: &Cell<&'m [T]>, count: usize) -> &'m [T] {
 
 impl<'m, P: Platform, C: Config> Extent<'m, P, C> {
     /// Carves an extent of `span`. Nothing of it is free yet.
-    pub(crate) fn carve(carver: &mut Carver<'m>, span: FrameSpan, zone: usize, ledger: &'m Ledger) -> &'m Self {
+    pub(crate) fn carve(
+        carver: &mut Carver<'m>,
+        span: FrameSpan,
+        (node, kind): (NodeId, ZoneKind),
+        ledger: &'m Ledger,
+    ) -> &'m Self {
         let () = Geometry::<C>::VALID;
         let slots = slots_of::<C>(span);
         let all_trees = trees_of::<C>(span.start().number(), span.end().number());
@@ -149,7 +156,8 @@ impl<'m, P: Platform, C: Config> Extent<'m, P, C> {
                 ledger,
                 hints,
                 place,
-                zone,
+                node,
+                kind,
             })
         });
         &carver.slice(1, |_| Self { span, arenas, hints, next: Publish::empty(), previous: Publish::empty() })[0]

@@ -127,6 +127,11 @@ impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
         {
             return Ok(Block::new(pfn, Order::ZERO));
         }
+        if order != Order::ZERO
+            && let Some(pfn) = self.take_stacked(order, flags)
+        {
+            return Ok(Block::new(pfn, order));
+        }
         self.alloc_slow(order, flags)
     }
 
@@ -146,6 +151,16 @@ impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
         }
         let mut pinned = P::pin()?;
         self.pools.mine(&pinned)?.take(&mut pinned, &self.nodes, flags.contains(AllocFlags::MOVABLE))
+    }
+
+    /// A block from this CPU's stacks, which hold unmovable ones.
+    #[inline]
+    fn take_stacked(&self, order: Order, flags: AllocFlags) -> Option<Pfn> {
+        if flags.intersects(BYPASS.union(AllocFlags::MOVABLE)) {
+            return None;
+        }
+        let mut pinned = P::pin()?;
+        self.pools.mine(&pinned)?.take_block(&mut pinned, &self.nodes, order)
     }
 
     #[cold]
@@ -169,15 +184,16 @@ impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
         let mut pinned = P::pin()?;
         let pool = self.pools.mine(&pinned)?;
         pool.honour(&mut pinned, &self.nodes, &self.drain_requests);
-        if order != Order::ZERO {
-            let stacked = !flags.contains(AllocFlags::MOVABLE);
-            return stacked.then(|| pool.take_block(&mut pinned, &self.nodes, order)).flatten();
-        }
         let limit = self.pool_limit.load(Ordering::Relaxed);
-        if !pool.refill(&mut pinned, &self.nodes, flags, limit) {
-            return None;
+        let movable = flags.contains(AllocFlags::MOVABLE);
+        if order == Order::ZERO {
+            let filled = pool.refill(&mut pinned, &self.nodes, flags, limit);
+            return filled.then(|| pool.take(&mut pinned, &self.nodes, movable)).flatten();
         }
-        pool.take(&mut pinned, &self.nodes, flags.contains(AllocFlags::MOVABLE))
+        if !movable && pool.refill_blocks(&mut pinned, &self.nodes, order, limit) {
+            return pool.take_block(&mut pinned, &self.nodes, order);
+        }
+        pool.take_direct(&mut pinned, &self.nodes, order, flags)
     }
 
     /// Frames as requested: any count, alignment, policy and limit.
@@ -326,10 +342,8 @@ impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
     #[inline]
     pub fn free(&self, block: Block) -> Result<(), FreeError> {
         let (head, order) = block.into_raw();
-        if order == Order::ZERO && self.put_pooled(head) {
-            return Ok(());
-        }
-        self.free_slow(head, order)
+        let kept = if order == Order::ZERO { self.put_pooled(head) } else { self.put_stacked(head, order) };
+        if kept { Ok(()) } else { self.free_slow(head, order) }
     }
 
     /// Gives any part of what is lent back, in any split.
@@ -361,31 +375,29 @@ impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
     #[inline(always)]
     fn put_pooled(&self, pfn: Pfn) -> bool {
         let Some(mut pinned) = P::pin() else { return false };
-        self.pools.mine(&pinned).is_some_and(|pool| pool.put(&mut pinned, pfn))
+        let Some(pool) = self.pools.mine(&pinned) else { return false };
+        if pool.put(&mut pinned, pfn) {
+            return true;
+        }
+        !pool.is_asked(&self.drain_requests) && pool.put_any(&mut pinned, &self.nodes, pfn)
     }
 
+    #[inline]
+    fn put_stacked(&self, head: Pfn, order: Order) -> bool {
+        let Some(mut pinned) = P::pin() else { return false };
+        let Some(pool) = self.pools.mine(&pinned) else { return false };
+        !pool.is_asked(&self.drain_requests) && pool.put_block(&mut pinned, &self.nodes, head, order)
+    }
+
+    #[cold]
     #[inline(never)]
     fn free_slow(&self, head: Pfn, order: Order) -> Result<(), FreeError> {
-        match self.put_slow(head, order) {
-            Ok(true) => return Ok(()),
-            Err(error) => return self.fault(Err(error)),
-            Ok(false) => {}
-        }
-        match FrameSpan::new(head, order.count()) {
-            Ok(span) => self.fault(self.free_span(span)),
-            Err(_) => self.fault(Err(FreeError::Misaligned(head))),
-        }
-    }
-
-    /// Gives a block to this CPU's pool, if there is one and it takes it.
-    fn put_slow(&self, head: Pfn, order: Order) -> Result<bool, FreeError> {
-        let Some(mut pinned) = P::pin() else { return Ok(false) };
-        let Some(pool) = self.pools.mine(&pinned) else { return Ok(false) };
-        pool.honour(&mut pinned, &self.nodes, &self.drain_requests);
-        if order == Order::ZERO {
-            return pool.put_any(&mut pinned, &self.nodes, head, self.pool_limit.load(Ordering::Relaxed));
-        }
-        pool.put_block(&mut pinned, &self.nodes, head, order)
+        self.poll();
+        let freed = match FrameSpan::new(head, order.count()) {
+            Ok(span) => self.free_span(span),
+            Err(_) => Err(FreeError::Misaligned(head)),
+        };
+        self.fault(freed)
     }
 
     fn free_span(&self, span: FrameSpan) -> Result<(), FreeError> {

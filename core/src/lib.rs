@@ -8,12 +8,15 @@ mod error;
 mod flags;
 mod frame;
 mod id;
+mod kind;
 mod order;
 // Doors.
 mod platform;
 #[allow(unsafe_code, reason = "the door to the memory model")]
 mod sync;
 // Edges.
+#[cfg(feature = "x86_64")]
+mod adapter;
 mod carve;
 // Frames, lowest rung first.
 mod arena;
@@ -46,9 +49,10 @@ pub use flags::AllocFlags;
 pub use frame::{FrameCount, FrameRange, FrameSpan, Pfn, SpanError};
 pub use frames::{Frames, Request};
 pub use id::{CpuId, NodeId, NodeMask};
+pub use kind::ZoneKind;
 pub use order::{Block, Order};
 pub use platform::{Context, Pinned, Platform};
 pub use policy::Policy;
 pub use report::{FrameReport, ZoneInfo};
 pub use stats::NumaCounts;
-pub use zone::{Watermarks, ZoneKind};
+pub use zone::Watermarks;

@@ -9,12 +9,13 @@ use crate::extent::{self, Extent, Want};
 use crate::flags::AllocFlags;
 use crate::frame::{FrameSpan, Pfn};
 use crate::id::{NodeId, NodeMask};
+use crate::kind::ZoneKind;
 use crate::ledger::Ledger;
 use crate::platform::Platform;
 use crate::policy::Route;
 use crate::stats::{NodeCounters, NumaStat};
 use crate::sync::{AtomicU32, AtomicUsize, Ordering, Publish, PublishSlice, const_fn};
-use crate::zone::{Mark, Watermarks, Zone, ZoneKind};
+use crate::zone::{Mark, Watermarks, Zone};
 
 /// The distance of a node to itself; all others are further.
 pub(crate) const LOCAL_DISTANCE: u8 = 10;
@@ -65,11 +66,6 @@ impl<'m, P: Platform, C: Config> Node<'m, P, C> {
 
     pub(crate) fn has_memory(&self) -> bool {
         self.zones.iter().any(Zone::is_populated)
-    }
-
-    /// The place of a zone among all zones.
-    pub(crate) fn zone_index(node: NodeId, kind: ZoneKind) -> usize {
-        node.index() * ZoneKind::COUNT + kind.index()
     }
 }
 
@@ -146,11 +142,6 @@ impl<'m, P: Platform, C: Config> Nodes<'m, P, C> {
         self.all().get(id.index())
     }
 
-    /// The zone at `index` among all zones.
-    pub(crate) fn zone_at(&self, index: usize) -> &'m Zone<'m, P, C> {
-        &self.all()[index / ZoneKind::COUNT].zones[index % ZoneKind::COUNT]
-    }
-
     /// Whether the instance has been initialised.
     pub(crate) fn is_ready(&self) -> bool {
         !self.directory.slice().is_empty()
@@ -199,7 +190,7 @@ impl<'m, P: Platform, C: Config> Nodes<'m, P, C> {
         }
         let zone = home.zone(kind);
         let mut carver = Carver::new(metadata, extent::metadata_bytes::<P, C>(span))?;
-        let extent = Extent::carve(&mut carver, span, Node::<P, C>::zone_index(node, kind), ledger_of(home, kind));
+        let extent = Extent::carve(&mut carver, span, (node, kind), ledger_of(home, kind));
         zone.ledger.book_present(span.count().get(), 0);
         extent.open(reserved);
         for (slot, arena) in slots.iter().zip(extent.arenas()) {
@@ -291,13 +282,6 @@ impl<'m, P: Platform, C: Config> Nodes<'m, P, C> {
             }
         }
         Err(miss)
-    }
-
-    /// Whether any zone of `node` that ordinary requests use lies below its low mark.
-    pub(crate) fn is_low(&self, node: NodeId) -> bool {
-        let Some(node) = self.get(node) else { return false };
-        let usable = |zone: &&Zone<'m, P, C>| zone.is_populated() && zone.kind != ZoneKind::Dma;
-        node.zones.iter().filter(usable).all(|zone| !zone.affords(0, Mark::Low, zone.kind))
     }
 
     /// Counts where an allocation that was meant for `route.first` came from.

@@ -7,11 +7,12 @@ use crate::config::Config;
 use crate::frame::FrameSpan;
 use crate::frames::Frames;
 use crate::id::{CpuId, NodeId, NodeMask};
+use crate::kind::ZoneKind;
 use crate::node::Node;
 use crate::order::Order;
 use crate::platform::Platform;
 use crate::stats::{NumaCounts, NumaStat};
-use crate::zone::{Watermarks, Zone, ZoneKind};
+use crate::zone::{Watermarks, Zone};
 
 /// One zone, as `buddyinfo` and `zoneinfo` show it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -10,10 +10,11 @@ use crate::frame_pool::FramePool;
 use crate::frame_table::Kind;
 use crate::frames::Frames;
 use crate::id::{CpuId, NodeId};
+use crate::kind::ZoneKind;
 use crate::node::Nodes;
 use crate::platform::{Context, Platform};
 use crate::sync::Ordering;
-use crate::zone::{Watermarks, ZoneKind};
+use crate::zone::Watermarks;
 
 impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
     /// The bytes of metadata that [`init`](Self::init) needs for an instance of `cpus` CPUs and `nodes` nodes whose

@@ -11,8 +11,8 @@ use crate::config::Config;
 use crate::frame::{FrameCount, FrameSpan, Pfn};
 use crate::frames::Frames;
 use crate::id::{CpuId, NodeId};
+use crate::kind::ZoneKind;
 use crate::platform::{Context, Platform};
-use crate::zone::ZoneKind;
 
 std::thread_local! {
     static CPU: Cell<u32> = const { Cell::new(0) };

@@ -1,57 +1,16 @@
 //! A zone: the extents of one kind on one node, and the marks below which it says no.
 
-use core::fmt;
-
 use crate::arena::{Access, Arena, Busy};
 use crate::buddy::End;
 use crate::config::Config;
 use crate::extent::{Extent, Want};
 use crate::frame::{FrameCount, FrameSpan, Pfn};
 use crate::id::NodeId;
+use crate::kind::ZoneKind;
 use crate::ledger::Ledger;
 use crate::order::Order;
 use crate::platform::{Pinned, Platform};
 use crate::sync::{AtomicUsize, Ordering, Publish, const_fn};
-
-/// What a zone's memory is good for.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-#[repr(u8)]
-pub enum ZoneKind {
-    /// Reachable by ancient devices: below 16 MiB on a PC.
-    Dma,
-    /// Reachable by devices of 32 address bits.
-    Dma32,
-    /// Everything else.
-    Normal,
-    /// Only for what can be moved, so that all of it can be given up.
-    Movable,
-    /// Memory without a CPU of its own, slower than the rest (CXL).
-    Far,
-}
-
-impl ZoneKind {
-    /// How many kinds there are.
-    pub const COUNT: usize = 5;
-    /// Every kind, lowest first.
-    pub const ALL: [Self; Self::COUNT] = [Self::Dma, Self::Dma32, Self::Normal, Self::Movable, Self::Far];
-
-    /// The kind as an index into an array of [`ZoneKind::COUNT`].
-    pub const fn index(self) -> usize {
-        self as usize
-    }
-}
-
-impl fmt::Display for ZoneKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Dma => "DMA",
-            Self::Dma32 => "DMA32",
-            Self::Normal => "Normal",
-            Self::Movable => "Movable",
-            Self::Far => "Far",
-        })
-    }
-}
 
 /// The marks of a zone, in free frames. Below `low` background reclaim should start, below `min` only requests with
 /// [`AllocFlags::ATOMIC`](crate::AllocFlags::ATOMIC) are served, at `high` reclaim has done its work.

@@ -6,8 +6,9 @@ use super::*;
 use crate::config::Fast;
 use crate::error::{Place, SetupError};
 use crate::id::{CpuId, NodeMask};
+use crate::kind::ZoneKind;
 use crate::testing::{Sim, add, bytes, machine, span};
-use crate::zone::{Watermarks, ZoneKind};
+use crate::zone::Watermarks;
 
 /// Arenas of 64 frames in trees of 8.
 struct Tiny;
