@@ -38,6 +38,9 @@ mod hotplug;
 mod report;
 mod setup;
 mod stats;
+// Checks.
+#[cfg(loom)]
+mod models;
 #[cfg(all(test, not(loom)))]
 mod testing;
 

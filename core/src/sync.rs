@@ -139,7 +139,7 @@ impl<P: Platform, T> Lock<P, T> {
 }
 
 #[cfg(loom)]
-pub(crate) use twin::{Guard, Lock};
+pub(crate) use twin::Lock;
 
 #[cfg(loom)]
 mod twin {
