@@ -486,6 +486,15 @@ impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
         }
     }
 
+    /// Gives back what this CPU's pool holds, and asks no other CPU: for one that goes to sleep for long, for a thread
+    /// that ends.
+    pub fn drain_cpu(&self) {
+        let Some(mut pinned) = P::pin() else { return };
+        if let Some(pool) = self.pools.mine(&pinned) {
+            pool.drain(&mut pinned, &self.nodes);
+        }
+    }
+
     /// Calls the low-memory hook; nothing is held.
     fn tell(&self, low: Option<NodeId>) {
         if let (Some(node), Some(hook)) = (low, self.on_low.get())
