@@ -198,6 +198,9 @@ impl<'m, P: Platform, C: Config> Extent<'m, P, C> {
         if want.count > Geometry::<C>::ARENA_FRAMES {
             return self.take_arenas(access, want);
         }
+        if let [arena] = self.arenas {
+            return Self::take_from(arena, access, want);
+        }
         let order = Order::holding(FrameCount::new(want.count)).unwrap_or(Order::MAX).index() as u32;
         let least = order.max(want.align).min(C::HUGE_ORDER);
         if want.count == 1 && want.align == 0 {
@@ -217,7 +220,8 @@ impl<'m, P: Platform, C: Config> Extent<'m, P, C> {
 
     /// Frames as wanted, asking every arena that may have any: exact for all that was freed before.
     pub(crate) fn take_exact(&self, access: Access<'_, P>, want: &Want) -> Result<Option<Pfn>, Busy> {
-        if want.count > Geometry::<C>::ARENA_FRAMES || mutant("hints_trusted") {
+        // A single arena was asked already, whatever its hints said.
+        if want.count > Geometry::<C>::ARENA_FRAMES || self.arenas.len() == 1 || mutant("hints_trusted") {
             return Ok(None);
         }
         let mut busy = Ok(None);

@@ -27,7 +27,7 @@ use crate::frame_table::FrameWord;
 use crate::id::{NodeId, NodeMask};
 use crate::kind::ZoneKind;
 use crate::magazine::Magazine;
-use crate::node::{self, Nodes};
+use crate::node::{self, Node, Nodes};
 use crate::order::Order;
 use crate::platform::{Pinned, Platform};
 use crate::sync::{AtomicU32, Ordering, OwnerU32, OwnerU64, OwnerUsize, Publish, const_fn, mutant};
@@ -61,6 +61,8 @@ pub(crate) struct FramePool<'m, P: Platform, C: Config> {
     stacks: Stacks,
     /// The arena of the last frame that was looked up.
     near: Publish<'m, Arena<'m, P, C>>,
+    /// The nearest node that has memory, once looked up; forgotten at each drain, since memory may have come nearer.
+    home: Publish<'m, Node<'m, P, C>>,
     /// The node of the CPU; written when it is described.
     node: AtomicU32,
     /// Requests under an interleaving policy.
@@ -104,6 +106,7 @@ impl<'m, P: Platform, C: Config> FramePool<'m, P, C> {
             returns: ReturnBuffer::new(),
             stacks: Stacks::new(),
             near: Publish::empty(),
+            home: Publish::empty(),
             node: AtomicU32::new(0),
             turn: OwnerU32::new(0),
             drained: OwnerU32::new(0),
@@ -197,6 +200,17 @@ impl<'m, P: Platform, C: Config> FramePool<'m, P, C> {
         true
     }
 
+    /// The node that its frames come from.
+    #[inline]
+    fn home(&self, nodes: &Nodes<'m, P, C>) -> Option<&'m Node<'m, P, C>> {
+        if let Some(home) = self.home.get() {
+            return Some(home);
+        }
+        let home = nodes.get(nodes.nearest(self.node(), NodeMask::ALL)?)?;
+        self.home.set(Some(home));
+        Some(home)
+    }
+
     /// The arena of a frame: mostly that of the last one.
     #[inline(always)]
     fn arena_of(&self, nodes: &Nodes<'m, P, C>, pfn: Pfn) -> Option<&'m Arena<'m, P, C>> {
@@ -231,9 +245,7 @@ impl<'m, P: Platform, C: Config> FramePool<'m, P, C> {
         let side = &self.sides[usize::from(flags.contains(AllocFlags::MOVABLE))];
         self.limit.set(limit);
         let want = side.batch.get().min(limit);
-        let Some(home) = nodes.nearest(self.node(), NodeMask::ALL).and_then(|home| nodes.get(home)) else {
-            return false;
-        };
+        let Some(home) = self.home(nodes) else { return false };
         let kinds = node::kinds(flags);
         for &kind in kinds.iter().filter(|kind| !matches!(kind, ZoneKind::Dma | ZoneKind::Far)) {
             let zone = home.zone(kind);
@@ -290,8 +302,7 @@ impl<'m, P: Platform, C: Config> FramePool<'m, P, C> {
         if !Stacks::has(order) || limit < C::POOL_FRAMES {
             return false;
         }
-        let home = nodes.nearest(self.node(), NodeMask::ALL).and_then(|home| nodes.get(home));
-        home.is_some_and(|home| self.stacks.refill(pinned, home, order))
+        self.home(nodes).is_some_and(|home| self.stacks.refill(pinned, home, order))
     }
 
     /// A block straight from the trees of the CPU's own node, if a zone of it has any to spare.
@@ -302,7 +313,7 @@ impl<'m, P: Platform, C: Config> FramePool<'m, P, C> {
         order: Order,
         flags: AllocFlags,
     ) -> Option<Pfn> {
-        let home = nodes.get(nodes.nearest(self.node(), NodeMask::ALL)?)?;
+        let home = self.home(nodes)?;
         let kinds = node::kinds(flags);
         let want = Want { count: order.frames(), align: order.index() as u32, end: node::end(flags), limit: None };
         let mut ordinary = kinds.iter().filter(|kind| !matches!(kind, ZoneKind::Dma | ZoneKind::Far));
@@ -347,6 +358,7 @@ impl<'m, P: Platform, C: Config> FramePool<'m, P, C> {
         }
         self.stacks.drain(pinned, nodes);
         self.returns.flush(pinned);
+        self.home.set(None);
     }
 
     /// Gives the frames of a magazine back: one stay under the lock of each arena that it has frames of.

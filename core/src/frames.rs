@@ -183,7 +183,9 @@ impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
         }
         let mut pinned = P::pin()?;
         let pool = self.pools.mine(&pinned)?;
-        pool.honour(&mut pinned, &self.nodes, &self.drain_requests);
+        if pool.is_asked(&self.drain_requests) {
+            pool.honour(&mut pinned, &self.nodes, &self.drain_requests);
+        }
         let limit = self.pool_limit.load(Ordering::Relaxed);
         let movable = flags.contains(AllocFlags::MOVABLE);
         if order == Order::ZERO {
@@ -392,7 +394,6 @@ impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
     #[cold]
     #[inline(never)]
     fn free_slow(&self, head: Pfn, order: Order) -> Result<(), FreeError> {
-        self.poll();
         let freed = match FrameSpan::new(head, order.count()) {
             Ok(span) => self.free_span(span),
             Err(_) => Err(FreeError::Misaligned(head)),
@@ -402,7 +403,10 @@ impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
 
     fn free_span(&self, span: FrameSpan) -> Result<(), FreeError> {
         match P::pin() {
-            Some(pinned) => self.free_pinned(&pinned, span),
+            Some(mut pinned) => {
+                self.honour(&mut pinned);
+                self.free_pinned(&pinned, span)
+            }
             None => self.free_interrupting(span),
         }
     }
@@ -411,6 +415,13 @@ impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
     ///
     /// A range over more arenas than the stack should hold guards of is looked at first, arena by arena.
     fn free_pinned(&self, pinned: &Pinned<P>, span: FrameSpan) -> Result<(), FreeError> {
+        if let Some(arena) = self.nodes.arena_of(span.start())
+            && arena.span().covers(span)
+        {
+            let (index, count) = (arena.index(span.start()), span.count().get() as u32);
+            let freed = arena.with(Access::Wait(pinned), |arena, state| arena.free_in(state, index, count));
+            return freed.unwrap_or(Ok(()));
+        }
         let group = Geometry::<C>::ARENA_FRAMES * HELD_ARENAS;
         if span.count().get() > group {
             for (arena, part) in self.parts(span) {
@@ -480,9 +491,16 @@ impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
     /// Honours what other CPUs have asked this one for. For its idle loop and its interrupt for that purpose; cheap when
     /// nothing was asked.
     pub fn poll(&self) {
-        let Some(mut pinned) = P::pin() else { return };
-        if let Some(pool) = self.pools.mine(&pinned) {
-            pool.honour(&mut pinned, &self.nodes, &self.drain_requests);
+        if let Some(mut pinned) = P::pin() {
+            self.honour(&mut pinned);
+        }
+    }
+
+    fn honour(&self, pinned: &mut Pinned<P>) {
+        if let Some(pool) = self.pools.mine(pinned)
+            && pool.is_asked(&self.drain_requests)
+        {
+            pool.honour(pinned, &self.nodes, &self.drain_requests);
         }
     }
 

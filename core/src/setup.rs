@@ -77,6 +77,8 @@ impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
     ) -> Result<(), SetupError> {
         self.registered(|| self.nodes.add(node, kind, span, reserved, metadata))?;
         self.size_pools();
+        // What is nearest to a CPU may have changed.
+        self.drain();
         Ok(())
     }
 
@@ -112,6 +114,7 @@ impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
         let pool = self.pools.all().get(cpu.index()).ok_or(SetupError::TooManyCpus(cpu))?;
         self.nodes.get(node).ok_or(SetupError::NoSuchNode(node))?;
         pool.set_node(node);
+        self.drain();
         Ok(())
     }
 

@@ -177,10 +177,12 @@ impl<'m, P: Platform, C: Config> Zone<'m, P, C> {
         };
         // What counts are the frames that stay; a request that could go elsewhere also leaves the protection alone.
         let needed = count.saturating_add(keep).saturating_add(if top > self.kind { self.protection(top) } else { 0 });
-        let free = self.ledger.free_frames();
-        let drift = self.drift.load(Ordering::Relaxed);
-        // Frames in the pending map are counted nowhere yet; without marks only the trees themselves can say no.
-        free >= needed.saturating_add(drift) || keep == 0 && needed == count || self.free_frames() >= needed
+        if needed == count {
+            // Without marks only the trees themselves can say no: frames in the pending map are counted nowhere yet.
+            return true;
+        }
+        let (free, drift) = (self.ledger.free_frames(), self.drift.load(Ordering::Relaxed));
+        free >= needed.saturating_add(drift) || self.free_frames() >= needed
     }
 
     /// Frames as wanted.
