@@ -1,8 +1,72 @@
-//! pagemill
+//! pagemill turns the raw frames of a machine into memory for whoever asks, the way an operating-system kernel does.
+//!
+//! # Theory
+//!
+//! **1. Frames.** Memory comes in *frames*, the unit of an instance: 4 KiB in a kernel, but a cache of 256-byte units or
+//! a range of addresses with nothing behind it is managed alike, because the allocator keeps all it knows in
+//! [`Metadata`] beside the frames and never touches a frame itself. A [`Pfn`] names a frame, a [`FrameCount`] counts
+//! frames, a [`Block`] or a [`FrameRange`] is the right to use them, given out once and given back by value.
+//!
+//! **2. Trees.** 512 frames, a huge frame of 2 MiB, are a *tree*: a binary buddy with one bit for every block that could
+//! ever be cut from it, 1023 bits in 16 words. A set bit is a free block as large as it can be. Splitting clears a bit
+//! and sets its right-hand children; freeing sets a bit and, as long as the buddy is free too, moves up. No frame has a
+//! header, so any part of what was lent can come back in any split.
+//!
+//! **3. Arenas.** 512 trees, 1 GiB, are an *arena*, the extent of one lock. Bitmaps over its trees find a block of any
+//! order in a few steps. *Placement decides fragmentation*: single frames come from the lowest tree that has any, blocks
+//! from the smallest block that holds them, at the lowest address; what can be moved is taken from the upper end.
+//!
+//! **4. Zones and nodes.** The arenas of one [`ZoneKind`] on one NUMA node are a *zone*, with watermarks below which it
+//! says no; a *node* is its zones and its distances to the others. A [`Policy`] says where a request wants its memory
+//! and what else will do.
+//!
+//! **5. Pools.** Each CPU keeps a few frames at hand, so most requests are a score of plain instructions, with no lock
+//! and no atomic read-modify-write. What makes that safe is not an atomic but a witness: [`Pinned`] proves that nothing
+//! else runs on this CPU's pool. A freed frame stays in the pool only if its tree is crowded anyway, so that nearly free
+//! huge frames become whole again.
+//!
+//! **6. Checks.** At [`Checked`], the default, each frame has a word that says whether it is lent, and a free of anything
+//! that is not lent at that moment is refused at the call, with what was found. At [`Fast`] the tree finds it out when the
+//! frame gets there.
+//!
+//! # Implementation
+//!
+//! **The ladder.** One file, one layer, one noun; requests go down, errors come up, and a file uses only what stands
+//! below it:
+//!
+//! ```text
+//!   frames          the front end: what users call, and who answers `NoMemory`      setup, report, check: beside it
+//!   frame_pool      what one CPU keeps: magazines, stacks, a return buffer
+//!   magazine        an array of rounds, one owner
+//!   policy          which node a request is meant for
+//!   node            zones, distances, the directory from frames to arenas
+//!   zone            extents of one kind on one node, watermarks
+//!   extent          one range of memory, cut into arenas
+//!   arena           a buddy behind a lock, and how CPUs meet there                  hotplug: beside it
+//!   buddy           the trees of an arena and the way to them
+//!   tree            the 1023 bits of a huge frame
+//!   pending ledger frame_table   frees without the lock; counts and hints; a word a frame
+//! ```
+//!
+//! **Locks.** Registry, then arenas by ascending address. Every lock is taken with a [`Pinned`] in hand, so its holder is
+//! never interrupted into waiting for itself: an interrupt that finds its CPU pinned has no witness, and only tries. Hooks
+//! are called by the front end alone, with no lock and no pin held.
+//!
+//! **Interrupts.** A request that interrupted the allocator takes a lock only if it is free. A free that finds it held sets
+//! the frame's bit in the *pending map*, and the holder takes it along: both sides fence between writing their own word and
+//! reading the other's, so one of them always sees the frame.
+//!
+//! **Advice and truth.** Counts, hints and the free frames of a tree are read without locks and may be stale; each is
+//! advice that costs order when wrong, never a frame. The truth stands under the arena's lock, and is asked for before
+//! anyone is told that memory has ended.
+//!
+//! **Unsafe** code lives in the doors and edges and nowhere else: `sync` (the memory model), `carve` (bytes to metadata),
+//! `adapter` (other crates' traits), and the declaration of [`Platform`], whose implementer makes the one promise that all
+//! rests on.
 #![cfg_attr(not(any(test, loom)), no_std)]
 #![deny(unsafe_code)]
 
-// Values.
+// Values: copied about, no state.
 mod config;
 mod error;
 mod flags;
@@ -10,35 +74,52 @@ mod frame;
 mod id;
 mod kind;
 mod order;
-// Doors.
+
+// Doors: the only ways out.
 mod platform;
 #[allow(unsafe_code, reason = "the door to the memory model")]
 mod sync;
-// Edges.
+
+// Edges: bytes and other crates' traits.
 #[cfg(feature = "x86_64")]
 mod adapter;
 mod carve;
-// Frames, lowest rung first.
-mod arena;
-mod buddy;
-mod extent;
-mod frame_pool;
+
+// The ladder, lowest rung first.
 mod frame_table;
-mod frames;
+
 mod ledger;
-mod magazine;
-mod node;
+
 mod pending;
-mod policy;
+
 mod tree;
+
+mod buddy;
+
+mod arena;
+
+mod extent;
+
 mod zone;
+
+mod node;
+
+mod policy;
+
+mod magazine;
+
+mod frame_pool;
+
+mod frames;
+
 // Beside the ladder.
 mod check;
 mod hotplug;
 mod report;
 mod setup;
 mod stats;
-// Checks.
+
+// What the checks need.
 #[cfg(loom)]
 mod models;
 #[cfg(all(test, not(loom)))]
