@@ -2,19 +2,31 @@
 
 use crate::cargo;
 use crate::failure::{Failure, Outcome};
-use std::io::{self, BufRead, BufReader, Write};
-use std::process::{Command, Stdio};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::process::{Child, Command, Stdio};
 
 /// Runs tests and returns how many passed. `what` names the run in the reasons.
+///
+/// The output passes through as it comes, not line by line: libtest names a test before it runs it, and the one that
+/// hangs is the one to see.
 pub(crate) fn run(command: &mut Command, what: &str) -> Outcome<usize> {
-    // A closed stdout (`| head`) is no reason to stop the tests.
-    let show = |line: &str| drop(writeln!(io::stdout(), "{line}"));
-    count(&read_lines(command, what, show)?, what)
+    let mut child = command.stdout(Stdio::piped()).spawn().map_err(|error| cargo::cannot_start(command, &error))?;
+    let mut stdout = child.stdout.take().expect("stdout was asked to be a pipe");
+    let mut all = Vec::new();
+    let mut buffer = [0; 4096];
+    while let Ok(count @ 1..) = stdout.read(&mut buffer) {
+        all.extend_from_slice(&buffer[..count]);
+        let mut out = io::stdout().lock();
+        // A closed stdout (`| head`) is no reason to stop the tests.
+        let _ = out.write_all(&buffer[..count]).and_then(|()| out.flush());
+    }
+    finish(&mut child, what)?;
+    count(&String::from_utf8_lossy(&all), what)
 }
 
 /// How many tests passed by these lines; none is a failure.
-fn count(lines: &[String], what: &str) -> Outcome<usize> {
-    match lines.iter().filter_map(|line| passed_of(line)).sum() {
+fn count(output: &str, what: &str) -> Outcome<usize> {
+    match output.lines().filter_map(passed_of).sum() {
         0 => Err(Failure::new(format!("{what}: no test ran"))),
         passed => Ok(passed),
     }
@@ -31,8 +43,13 @@ pub(crate) fn read_lines(command: &mut Command, what: &str, mut see: impl FnMut(
         see(&line);
         lines.push(line);
     }
-    let status = child.wait().map_err(cannot)?;
-    if status.success() { Ok(lines) } else { Err(Failure::new(format!("{what}: failed ({status})"))) }
+    finish(&mut child, what)?;
+    Ok(lines)
+}
+
+fn finish(child: &mut Child, what: &str) -> Outcome {
+    let status = child.wait().map_err(|error| Failure::new(format!("{what}: {error}")))?;
+    if status.success() { Ok(()) } else { Err(Failure::new(format!("{what}: failed ({status})"))) }
 }
 
 /// The count in libtest's summary line, which the kernels write too.
@@ -55,7 +72,7 @@ mod tests {
     #[test]
     fn a_run_of_no_test_fails() {
         let line = |n: &usize| format!("test result: ok. {n} passed; 0 failed");
-        let count = |counts: &[usize]| count(&counts.iter().map(line).collect::<Vec<_>>(), "sum");
+        let count = |counts: &[usize]| count(&counts.iter().map(line).collect::<Vec<_>>().join("\n"), "sum");
         assert_eq!(count(&[0, 0]).unwrap_err().reason, "sum: no test ran");
         assert_eq!(count(&[3, 0, 4]).unwrap(), 7);
     }
