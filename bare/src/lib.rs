@@ -12,6 +12,7 @@
 //!   acpi         the tables: found, checked, read
 //!   topology     CPUs, nodes, whose memory is where, distances
 //!   paging       page tables
+//!   zone_map     which memory becomes which zone
 //! on the machine
 //!   cpu          [unsafe] ports, time stamps, the way out of QEMU, single step
 //!   percpu       [unsafe] the areas behind GS, the platform of pagemill's core, the lock
@@ -25,6 +26,7 @@
 //!   smp          work for all CPUs
 //!   boot         [unsafe] from the loader to the kernel's own code
 //!   harness      tests inside a kernel, panics
+//!   frames       pagemill, given this machine: what an embedder does
 //! on the host
 //!   host         builds the kernel and boots it
 //! ```
@@ -41,6 +43,7 @@ pub mod memory_map;
 pub mod paging;
 pub mod pvh;
 pub mod topology;
+pub mod zone_map;
 
 #[cfg(target_os = "none")]
 pub mod apic;
@@ -50,6 +53,8 @@ mod boot;
 pub mod boot_heap;
 #[cfg(target_os = "none")]
 pub mod cpu;
+#[cfg(target_os = "none")]
+pub mod frames;
 #[cfg(target_os = "none")]
 pub mod harness;
 #[cfg(target_os = "none")]

@@ -9,13 +9,14 @@ use core::ptr::{self, NonNull};
 use core::slice;
 
 use lock_api::Mutex;
+use pagemill::{Config, FrameCount, FrameRange, Frames, Request};
 
 use crate::acpi::PhysicalMemory;
 use crate::early::{EarlyError, EarlyMemory, Owner, Reservations};
 use crate::fixed_vec::FixedVec;
-use crate::memory_map::{MAX_REGIONS, PhysRange};
+use crate::memory_map::{FRAME_BYTES, MAX_REGIONS, PhysRange};
 use crate::paging::TableMemory;
-use crate::percpu::IrqLock;
+use crate::percpu::{Bare, IrqLock};
 
 /// Where physical address 0 is mapped.
 pub const WINDOW: u64 = 0xffff_8000_0000_0000;
@@ -118,6 +119,27 @@ impl EarlyBlock {
         // SAFETY: checked to be large enough and aligned; the bytes are ours alone, and may be uninitialised.
         unsafe { &mut *place.as_ptr() }.write(value)
     }
+}
+
+/// Calls `work` with at least `bytes` bytes in frames that `lender` lends, at a multiple of a frame; `false`, and no
+/// call, if it has not that many in a row. They are given back afterwards. What they hold is anyone's guess.
+///
+/// # Safety
+/// `lender` manages RAM of this machine that nobody else uses, and nobody frees what it has lent to others.
+pub unsafe fn with_bytes<C: Config>(
+    lender: &Frames<'_, Bare, C>,
+    bytes: usize,
+    work: &mut dyn FnMut(&mut [MaybeUninit<u8>]),
+) -> bool {
+    let count = FrameCount::new(bytes.div_ceil(FRAME_BYTES as usize).max(1));
+    let Ok(range) = lender.alloc_range(&Request::frames(count)) else { return false };
+    let span = range.into_raw();
+    let start = pointer(span.start().number() as u64 * FRAME_BYTES).cast();
+    // SAFETY: RAM is mapped in the window, and the caller promises that these frames are ours until we free them.
+    work(unsafe { slice::from_raw_parts_mut(start, count.get() * FRAME_BYTES as usize) });
+    let freed = lender.free_range(FrameRange::from_raw(span));
+    assert_eq!(freed, Ok(()), "what was lent can be freed");
+    true
 }
 
 /// Page tables in early memory.
