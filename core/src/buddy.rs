@@ -16,7 +16,7 @@ use core::hint::select_unpredictable;
 use crate::config::{Config, Geometry};
 use crate::order::Order;
 use crate::sync::{AtomicU16, Ordering};
-use crate::tree::Tree;
+use crate::tree::{Tree, Used};
 use summary::Summary;
 
 /// Which end of an arena a request takes from, so that what cannot move and what can meet in the middle.
@@ -37,13 +37,16 @@ pub(crate) struct Broken {
     pub(crate) tree: u32,
 }
 
+/// The most trees an arena has.
+const TREES: usize = 512;
 /// The bit of [`Buddy::orders_free`] that says that the whole arena is free.
 pub(crate) const WHOLE_ARENA: u32 = 1 << 31;
 
 /// The free frames of an arena.
 ///
 /// `free_in_tree[t]` is the frames of the free blocks of tree `t`, and `free_frames` the sum over all trees. Trees are
-/// numbered inside the arena; those that are not spanned have nothing free, ever.
+/// numbered inside the arena; those that are not spanned have nothing free, ever. `used[t]` is the words of tree `t` that
+/// are not zero.
 pub(crate) struct Buddy<'m, C: Config> {
     trees: &'m mut [Tree],
     /// Read by pools, as advice, while the lock is held by others.
@@ -51,6 +54,7 @@ pub(crate) struct Buddy<'m, C: Config> {
     first_tree: u32,
     free_frames: u32,
     summary: Summary<C>,
+    used: [Used; TREES],
 }
 
 impl<'m, C: Config> Buddy<'m, C> {
@@ -66,7 +70,7 @@ impl<'m, C: Config> Buddy<'m, C> {
         const { Geometry::<C>::VALID };
         assert!(trees.len() == free_in_tree.len(), "a count for each tree");
         assert!(first_tree as usize + trees.len() <= Geometry::<C>::ARENA_TREES, "the trees lie in the arena");
-        Self { trees, free_in_tree, first_tree, free_frames: 0, summary: Summary::EMPTY }
+        Self { trees, free_in_tree, first_tree, free_frames: 0, summary: Summary::EMPTY, used: [Used::NONE; TREES] }
     }
 
     /// How many frames are free.
@@ -135,8 +139,8 @@ impl<'m, C: Config> Buddy<'m, C> {
         let smallest = self.summary.counts(tree).levels().lowest();
         let level = select_unpredictable(order == 0, smallest, set);
         let block = match end {
-            End::Bottom => self.tree(tree).first_of::<C>(level),
-            End::Top => self.tree(tree).last_of::<C>(level),
+            End::Bottom => self.tree(tree).first_of::<C>(level, self.used[tree as usize % TREES]),
+            End::Top => self.tree(tree).last_of::<C>(level, self.used[tree as usize % TREES]),
         };
         Some((tree, level, block))
     }
@@ -233,16 +237,26 @@ impl<'m, C: Config> Buddy<'m, C> {
         }
         let (tree, frame) = (index >> Self::TOP, index % Self::TREE_FRAMES);
         if self.tree(tree).any_free::<C>(frame, order) {
-            return Err(self.first_free_in(index, 1 << order).unwrap_or(index));
+            return self.refuse(index, order);
         }
         self.give_block(tree, frame, order);
         Ok(())
     }
 
+    /// Says which of 2^order frames is free already.
+    #[cold]
+    fn refuse(&self, index: u32, order: u32) -> Result<(), u32> {
+        Err(self.first_free_in(index, 1 << order).unwrap_or(index))
+    }
+
     /// Frees 2^order aligned frames of a tree, none of which is free.
     #[inline(always)]
     fn give_block(&mut self, tree: u32, frame: u32, order: u32) {
-        let level = self.trees[(tree - self.first_tree) as usize].merge::<C>(frame, order);
+        let level = self.trees[(tree - self.first_tree) as usize].merge::<C>(
+            frame,
+            order,
+            &mut self.used[tree as usize % TREES],
+        );
         self.summary.merged(tree, order, level);
         self.settle(tree, 1 << order);
     }
@@ -275,7 +289,9 @@ impl<'m, C: Config> Buddy<'m, C> {
             let free = self.tree(tree).row::<C>(tree_row) & mine;
             refused |= free << (part * frames);
             let (words, summary) = (&mut self.trees[(tree - self.first_tree) as usize], &mut self.summary);
-            words.merge_row::<C>(tree_row, mine & !free, |level, more| summary.change(tree, level, more));
+            words.merge_row::<C>(tree_row, mine & !free, &mut self.used[tree as usize % TREES], |level, more| {
+                summary.change(tree, level, more)
+            });
             self.settle(tree, (mine & !free).count_ones() as u16);
         }
         refused
@@ -296,7 +312,12 @@ impl<'m, C: Config> Buddy<'m, C> {
     /// Takes 2^order frames at `frame` out of the free block of `level` in `tree`.
     #[inline(always)]
     fn split(&mut self, tree: u32, frame: u32, order: u32, level: u32) {
-        self.trees[(tree - self.first_tree) as usize].split::<C>(frame, order, level);
+        self.trees[(tree - self.first_tree) as usize].split::<C>(
+            frame,
+            order,
+            level,
+            &mut self.used[tree as usize % TREES],
+        );
         self.summary.split(tree, order, level);
     }
 

@@ -10,8 +10,6 @@ pub(crate) use counts::{Counts, Levels};
 
 /// Words of a tree: the most a huge frame of order 9 needs, one bit short of all of them.
 const WORDS: usize = 16;
-/// No level crosses the middle of the largest tree, whose level 0 is the first half.
-const HALF: usize = WORDS / 2;
 
 /// Which of the blocks inside one huge frame are free and as large as they can be.
 ///
@@ -34,6 +32,19 @@ const HALF: usize = WORDS / 2;
 #[repr(C, align(128))]
 #[derive(Clone)]
 pub(crate) struct Tree([u64; WORDS]);
+
+/// Which words of a tree are not zero: bit `i` for word `i`. So a block of a level is found without going through them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Used(u16);
+
+impl Used {
+    pub(crate) const NONE: Self = Self(0);
+
+    #[inline(always)]
+    fn note(&mut self, word: usize, bits: u64) {
+        self.0 = self.0 & !(1 << word) | u16::from(bits != 0) << word;
+    }
+}
 
 /// Positions in the string of bits, as constants of the geometry.
 struct Shape<C>(PhantomData<C>);
@@ -101,8 +112,10 @@ impl Tree {
     }
 
     #[inline(always)]
-    fn flip(&mut self, bit: u32) {
-        self.0[bit as usize / 64 % WORDS] ^= 1 << (bit % 64);
+    fn flip(&mut self, bit: u32, used: &mut Used) {
+        let word = bit as usize / 64 % WORDS;
+        self.0[word] ^= 1 << (bit % 64);
+        used.note(word, self.0[word]);
     }
 
     /// The first set bit of `from..end`.
@@ -138,20 +151,11 @@ impl Tree {
         (bit >= from).then_some(bit)
     }
 
-    /// Which words of a half are not zero, without a branch.
-    #[inline(always)]
-    fn used(&self, half: u32) -> u32 {
-        let half = half as usize * HALF % WORDS;
-        (0..HALF).fold(0, |used, at| used | u32::from(self.0[half + at] != 0) << at)
-    }
-
     /// The first frame of the lowest free block of `level`, which has one.
     #[inline(always)]
-    pub(crate) fn first_of<C: Config>(&self, level: u32) -> u32 {
+    pub(crate) fn first_of<C: Config>(&self, level: u32, used: Used) -> u32 {
         let from = Shape::<C>::offset(level);
-        let half = from / 64 / HALF as u32;
-        let used = self.used(half) & (!0 << (from / 64 % HALF as u32));
-        let word = half * HALF as u32 + used.trailing_zeros();
+        let word = (u32::from(used.0) & (!0 << (from / 64))).trailing_zeros();
         // Only the word in which the level begins can have bits of the levels before.
         let before = if word == from / 64 { from % 64 } else { 0 };
         let bits = self.0[word as usize % WORDS] >> before;
@@ -160,12 +164,10 @@ impl Tree {
 
     /// The first frame of the highest free block of `level`, which has one.
     #[inline(always)]
-    pub(crate) fn last_of<C: Config>(&self, level: u32) -> u32 {
+    pub(crate) fn last_of<C: Config>(&self, level: u32, used: Used) -> u32 {
         let from = Shape::<C>::offset(level);
         let last = Shape::<C>::offset(level + 1) - 1;
-        let half = from / 64 / HALF as u32;
-        let used = self.used(half) & (!0 >> (31 - last / 64 % HALF as u32));
-        let word = half * HALF as u32 + (31 - used.leading_zeros());
+        let word = 31 - (u32::from(used.0) & (!0 >> (31 - last / 64))).leading_zeros();
         let after = if word == last / 64 { 63 - last % 64 } else { 0 };
         let bits = self.0[word as usize % WORDS] << after;
         (word * 64 + 63 - after - bits.leading_zeros() - from) << level
@@ -196,38 +198,64 @@ impl Tree {
     /// Takes 2^order frames at `frame` out of the free block of `level` that they lie in; what it leaves are the buddies
     /// on the way down.
     #[inline(always)]
-    pub(crate) fn split<C: Config>(&mut self, frame: u32, order: u32, level: u32) {
+    pub(crate) fn split<C: Config>(&mut self, frame: u32, order: u32, level: u32, used: &mut Used) {
+        self.flip(Shape::<C>::node(level, frame), used);
+        if order < level {
+            self.leave::<C>(frame, order, level, used);
+        }
+    }
+
+    /// Frees the buddies on the way down from a block of `level`.
+    #[inline(always)]
+    fn leave<C: Config>(&mut self, frame: u32, order: u32, level: u32, used: &mut Used) {
         // Each level begins at an even bit, so that a buddy is the other bit of a pair.
         for below in order..level.min(Shape::<C>::HIGH) {
-            self.flip(Shape::<C>::node(below, frame) ^ 1);
+            self.flip(Shape::<C>::node(below, frame) ^ 1, used);
         }
-        self.flip(Shape::<C>::node(level, frame));
-        let begin = Shape::<C>::high(level.max(Shape::<C>::HIGH));
-        let buddies = swap_pairs(Self::path::<C>(frame, order)) & ((1 << begin) - 1);
-        self.0[Shape::<C>::LAST] ^= buddies;
+        if level > Shape::<C>::HIGH {
+            // Those that share the last word, at once.
+            let below = (1 << Shape::<C>::high(level)) - 1;
+            self.flip_last::<C>(swap_pairs(Self::path::<C>(frame, order)) & below, used);
+        }
     }
 
     /// Frees 2^order frames at `frame`, none of which is free. Returns the level of the block they are now part of.
     #[inline(always)]
-    pub(crate) fn merge<C: Config>(&mut self, frame: u32, order: u32) -> u32 {
+    pub(crate) fn merge<C: Config>(&mut self, frame: u32, order: u32, used: &mut Used) -> u32 {
+        let own = Shape::<C>::node(order, frame);
+        if self.has(own ^ 1) {
+            return self.absorb::<C>(frame, order, used);
+        }
+        self.flip(own, used);
+        order
+    }
+
+    /// [`Tree::merge`] with a buddy that is free, or at the top.
+    #[inline(always)]
+    fn absorb<C: Config>(&mut self, frame: u32, order: u32, used: &mut Used) -> u32 {
         let mut level = order;
         while level < Shape::<C>::HIGH {
             let buddy = Shape::<C>::node(level, frame) ^ 1;
             if !self.has(buddy) {
-                self.flip(buddy ^ 1);
+                self.flip(buddy ^ 1, used);
                 return level;
             }
-            self.flip(buddy);
+            self.flip(buddy, used);
             level += 1;
         }
         let buddies = swap_pairs(Self::path::<C>(frame, level));
-        let word = &mut self.0[Shape::<C>::LAST];
         // The lowest buddy that is not free ends it. The top's never is: it is no block.
-        let lent = buddies & !*word;
+        let lent = buddies & !self.0[Shape::<C>::LAST];
         let end = lent & lent.wrapping_neg();
         let own = swap_pairs(end);
-        *word ^= buddies & (end - 1) | own;
+        self.flip_last::<C>(buddies & (end - 1) | own, used);
         Shape::<C>::block(Shape::<C>::LAST as u32 * 64 + own.trailing_zeros()).0
+    }
+
+    #[inline(always)]
+    fn flip_last<C: Config>(&mut self, bits: u64, used: &mut Used) {
+        self.0[Shape::<C>::LAST] ^= bits;
+        used.note(Shape::<C>::LAST, self.0[Shape::<C>::LAST]);
     }
 
     /// The bits of the last word for the blocks of at least 2^order frames that `frame` lies in.
@@ -301,7 +329,13 @@ impl Tree {
     /// Frees the frames of `mask` in a row, none of which is free, merging all pairs of a level at once.
     ///
     /// `changed` is told how many more blocks of a level there are now.
-    pub(crate) fn merge_row<C: Config>(&mut self, row: u32, mask: u64, mut changed: impl FnMut(u32, i32)) {
+    pub(crate) fn merge_row<C: Config>(
+        &mut self,
+        row: u32,
+        mask: u64,
+        used: &mut Used,
+        mut changed: impl FnMut(u32, i32),
+    ) {
         let mut freed = mask;
         for level in 0..Shape::<C>::ROW_ORDER {
             let (word, shift, bits) = Self::row_place::<C>(level, row);
@@ -309,6 +343,7 @@ impl Tree {
             let pairs = free & free >> 1 & EVEN;
             let kept = free & !(pairs * 3);
             self.0[word] = self.0[word] & !(bits << shift) | kept << shift;
+            used.note(word, self.0[word]);
             changed(level, freed.count_ones() as i32 - 2 * pairs.count_ones() as i32);
             if pairs == 0 {
                 return;
@@ -316,14 +351,17 @@ impl Tree {
             freed = gather(pairs);
         }
         let first = row << Shape::<C>::ROW_ORDER;
-        let level = self.merge::<C>(first, Shape::<C>::ROW_ORDER);
+        let level = self.merge::<C>(first, Shape::<C>::ROW_ORDER, used);
         (Shape::<C>::ROW_ORDER..level).for_each(|absorbed| changed(absorbed, -1));
         changed(level, 1);
     }
 
     /// The free blocks, if the invariants hold.
-    pub(crate) fn validate<C: Config>(&self) -> Result<Counts<C>, &'static str> {
+    pub(crate) fn validate<C: Config>(&self, used: Used) -> Result<Counts<C>, &'static str> {
         let mut counts = Counts::NONE;
+        if (0..WORDS).any(|word| (self.0[word] != 0) != (used.0 >> word & 1 != 0)) {
+            return Err("the note of the words in use is wrong");
+        }
         for bit in (0..WORDS as u32 * 64).filter(|&bit| self.has(bit)) {
             if bit >= Shape::<C>::BITS {
                 return Err("a bit past the last level is set");
@@ -404,10 +442,10 @@ mod tests {
     mod cases {
         use super::*;
 
-        fn full<C: Config>() -> Tree {
-            let mut tree = Tree::EMPTY;
-            tree.merge::<C>(0, C::HUGE_ORDER);
-            tree
+        fn full<C: Config>() -> (Tree, Used) {
+            let (mut tree, mut used) = (Tree::EMPTY, Used::NONE);
+            tree.merge::<C>(0, C::HUGE_ORDER, &mut used);
+            (tree, used)
         }
 
         fn blocks<C: Config>() -> impl Iterator<Item = (u32, u32)> {
@@ -425,18 +463,18 @@ mod tests {
 
         pub(super) fn every_block_splits_off_and_merges_back<C: Config>() {
             for (level, frame) in blocks::<C>() {
-                let mut tree = full::<C>();
-                let whole = tree.validate::<C>().unwrap();
-                tree.split::<C>(frame, level, C::HUGE_ORDER);
-                let counts = tree.validate::<C>().unwrap();
+                let (mut tree, mut used) = full::<C>();
+                let whole = tree.validate::<C>(used).unwrap();
+                tree.split::<C>(frame, level, C::HUGE_ORDER, &mut used);
+                let counts = tree.validate::<C>(used).unwrap();
                 assert_eq!(counts, whole.split(level, C::HUGE_ORDER));
                 assert!(!tree.any_free::<C>(frame, level));
                 // A buddy at each level on the way down.
                 assert!(counts.levels().eq(level..C::HUGE_ORDER));
                 assert_eq!(counts.frames(), (1 << C::HUGE_ORDER) - (1 << level));
-                assert_eq!(tree.merge::<C>(frame, level), C::HUGE_ORDER);
+                assert_eq!(tree.merge::<C>(frame, level, &mut used), C::HUGE_ORDER);
                 assert_eq!(counts.merged(level, C::HUGE_ORDER), whole);
-                assert_eq!(tree.validate::<C>(), Ok(whole));
+                assert_eq!(tree.validate::<C>(used), Ok(whole));
                 assert_eq!(tree.first_free::<C>(frame, level), Some(frame));
             }
         }
@@ -446,19 +484,21 @@ mod tests {
             let all = !0 >> (64 - row_frames);
             let (mut lent, mut by_row, mut by_frame) = (!0, Tree::EMPTY, Tree::EMPTY);
             let mut counts = Counts::NONE;
+            let (mut used, mut by_frame_used) = (Used::NONE, Used::NONE);
             let mut draw = 0x9e37_79b9_7f4a_7c15u64;
             for _ in 0..40 {
                 draw = draw.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ draw >> 29;
                 let mask = draw & lent & all;
                 lent &= !mask;
-                by_row.merge_row::<C>(0, mask, |level, more| counts = counts.plus(level, more));
-                assert_eq!(by_row.validate::<C>(), Ok(counts));
+                by_row.merge_row::<C>(0, mask, &mut used, |level, more| counts = counts.plus(level, more));
+                assert_eq!(by_row.validate::<C>(used), Ok(counts));
                 (0..row_frames).filter(|bit| mask >> bit & 1 != 0).for_each(|bit| {
-                    by_frame.merge::<C>(bit, 0);
+                    by_frame.merge::<C>(bit, 0, &mut by_frame_used);
                 });
                 assert!(by_row.0 == by_frame.0 && by_row.row::<C>(0) == !lent & all);
                 if lent & all == 0 {
                     (lent, by_row, by_frame, counts) = (!0, Tree::EMPTY, Tree::EMPTY, Counts::NONE);
+                    (used, by_frame_used) = (Used::NONE, Used::NONE);
                 }
             }
         }
@@ -466,9 +506,9 @@ mod tests {
         pub(super) fn blocks_are_found_from_both_ends<C: Config>() {
             let last = (1 << C::HUGE_ORDER) - 1;
             for (level, frame) in blocks::<C>() {
-                let mut tree = Tree::EMPTY;
-                tree.merge::<C>(frame, level);
-                assert_eq!((tree.first_of::<C>(level), tree.last_of::<C>(level)), (frame, frame));
+                let (mut tree, mut used) = (Tree::EMPTY, Used::NONE);
+                tree.merge::<C>(frame, level, &mut used);
+                assert_eq!((tree.first_of::<C>(level, used), tree.last_of::<C>(level, used)), (frame, frame));
                 assert_eq!(tree.lowest_of::<C>(level, last), Some(frame));
                 assert_eq!(tree.highest_of::<C>(level, frame), Some(frame));
                 if frame > 0 {
@@ -479,10 +519,13 @@ mod tests {
                 // With another block of each level and end around it.
                 for (other, place) in blocks::<C>().filter(|&(other, _)| other != level && C::HUGE_ORDER < 8) {
                     if !tree.any_free::<C>(place, other) {
-                        let mut tree = tree.clone();
-                        tree.merge::<C>(place, other);
-                        if tree.validate::<C>() == Ok(Counts::NONE.plus(level, 1).plus(other, 1)) {
-                            assert_eq!((tree.first_of::<C>(level), tree.last_of::<C>(level)), (frame, frame));
+                        let (mut tree, mut used) = (tree.clone(), used);
+                        tree.merge::<C>(place, other, &mut used);
+                        if tree.validate::<C>(used) == Ok(Counts::NONE.plus(level, 1).plus(other, 1)) {
+                            assert_eq!(
+                                (tree.first_of::<C>(level, used), tree.last_of::<C>(level, used)),
+                                (frame, frame)
+                            );
                         }
                     }
                 }

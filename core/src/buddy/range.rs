@@ -123,6 +123,7 @@ impl<C: Config> Buddy<'_, C> {
     }
 
     /// Takes a run of `count` wholly free trees that begins at a multiple of `spacing`, at or before tree `last`.
+    #[inline(never)]
     pub(super) fn take_trees(&mut self, count: u32, spacing: u32, end: End, last: u32) -> Option<u32> {
         let first = match end {
             End::Bottom => self.summary.first(Self::TOP),
@@ -147,6 +148,7 @@ impl<C: Config> Buddy<'_, C> {
     }
 
     /// Frees whole trees.
+    #[inline(never)]
     pub(super) fn free_trees(&mut self, first: u32, count: u32) -> Result<(), u32> {
         if let Some(tree) = (first..first + count).find(|&tree| self.free_in(tree) != 0) {
             return Err(self.first_free_in(tree << Self::TOP, Self::TREE_FRAMES).unwrap_or(tree << Self::TOP));
@@ -183,7 +185,11 @@ impl<C: Config> Buddy<'_, C> {
         let mut orders = 0;
         for tree in 0..Geometry::<C>::ARENA_TREES as u32 {
             let broken = |what| Broken { what, tree };
-            let counts = if self.spans(tree) { self.tree(tree).validate::<C>().map_err(broken)? } else { Counts::NONE };
+            let counts = if self.spans(tree) {
+                self.tree(tree).validate::<C>(self.used[tree as usize]).map_err(broken)?
+            } else {
+                Counts::NONE
+            };
             if self.spans(tree) && counts.frames() != self.free_in(tree) {
                 return Err(broken("the tree's count of free frames is wrong"));
             }

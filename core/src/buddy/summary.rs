@@ -95,10 +95,10 @@ impl<C: Config> Summary<C> {
     pub(super) fn merged(&mut self, tree: u32, order: u32, level: u32) {
         let counts = self.counts(tree).merged(order, level);
         self.counts[tree as usize % TREES] = counts;
-        for below in order..level {
-            self.put(below, tree, counts.has(below));
-        }
         self.put(level, tree, true);
+        if order < level {
+            self.put_levels(tree, order, level, counts);
+        }
     }
 
     /// A block of `order` was taken out of one of `level` in `tree`.
@@ -107,8 +107,16 @@ impl<C: Config> Summary<C> {
         let counts = self.counts(tree).split(order, level);
         self.counts[tree as usize % TREES] = counts;
         self.put(level, tree, counts.has(level));
-        for below in order..level {
-            self.put(below, tree, true);
+        if order < level {
+            self.put_levels(tree, order, level, counts);
+        }
+    }
+
+    /// Puts `tree` into the sets of levels `from..end` or out of them.
+    #[inline(always)]
+    fn put_levels(&mut self, tree: u32, from: u32, end: u32, counts: Counts<C>) {
+        for level in from..end {
+            self.put(level, tree, counts.has(level));
         }
     }
 
@@ -133,10 +141,16 @@ impl<C: Config> Summary<C> {
         let before = *word;
         *word = before & !(1 << (tree % 64)) | u64::from(present) << (tree % 64);
         if (before == 0) != (*word == 0) {
-            let used = &mut self.used[set as usize % SETS];
-            *used ^= 1 << (tree / 64);
-            self.orders = self.orders & !(1 << set) | u32::from(*used != 0) << set;
+            self.put_word(set, tree / 64);
         }
+    }
+
+    /// A word of a set has become empty, or is no longer.
+    #[inline(always)]
+    fn put_word(&mut self, set: u32, word: u32) {
+        let used = &mut self.used[set as usize % SETS];
+        *used ^= 1 << word;
+        self.orders = self.orders & !(1 << set) | u32::from(*used != 0) << set;
     }
 
     /// Checks what is noted of `tree`, which has `counts`; returns the levels it has.
