@@ -587,8 +587,17 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
         }
     }
 
-    /// Takes blocks back from a pool's stack.
-    pub(crate) fn free_block_in(&self, state: &mut State<'m, C>, index: u32, order: Order) {
+    /// Takes blocks back from a pool.
+    pub(crate) fn free_blocks(&self, pinned: &Pinned<P>, order: Order, mut next: impl FnMut() -> Option<u32>) {
+        let freed = self.with(Access::Wait(pinned), |arena, state| {
+            while let Some(index) = next() {
+                arena.free_block_in(state, index, order);
+            }
+        });
+        debug_assert!(freed.is_ok(), "a pinned caller waits");
+    }
+
+    fn free_block_in(&self, state: &mut State<'m, C>, index: u32, order: Order) {
         if C::CHECKED {
             self.table.set(index, FrameWord::FREE_AGAIN);
         } else if self.check_special(state, index, order.frames() as u32).is_err() {

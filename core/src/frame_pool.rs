@@ -1,11 +1,12 @@
 //! The frame pool of one CPU: what makes most requests a few plain moves.
 //!
 //! ```text
-//!             ┌ unmovable ┐ ┌ movable ┐   ┌ stacks ┐        ┌ return buffer ┐
-//!   alloc ◄── │ magazine  │ │ magazine│   │ 1 2 3 9│        │ (row, frames) │ ◄── free, tree is sparse
-//!   free ───► └─────▲─────┘ └────▲────┘   └───▲────┘        └──────┬────────┘
-//!   dense           │ refill: 64 frames of one tree, under one lock │ flush: whole rows, under one lock
-//!                   └────────────┴───── arenas ────────────────────▼
+//!              magazines, one an order                         return buffer
+//!             ┌ 0 ┐ ┌ 0, movable ┐ ┌ 1 ┐ ┌ 2 ┐ ┌ 3 ┐ ┌ 9 ┐      ┌ (row, frames) ┐ ◄── free, tree is sparse
+//!   alloc ◄── │   │ │            │ │   │ │   │ │   │ │   │      │               │
+//!   free ───► └─▲─┘ └─────▲──────┘ └─▲─┘ └─▲─┘ └─▲─┘ └─▲─┘      └───────┬───────┘
+//!   dense       │ refill: 64 frames of one tree, or a few blocks        │ flush: whole rows
+//!               └─────────┴──────── arenas, one lock a batch ───────────▼
 //! ```
 //!
 //! A freed frame stays only where that costs no huge frame: if its tree is dense, or is the one the magazine was filled
@@ -13,10 +14,8 @@
 //! meet in one word, and goes back to its tree. Every field is written by the CPU that is pinned to it and by no other.
 
 mod returns;
-mod stacks;
 
 use returns::ReturnBuffer;
-use stacks::Stacks;
 
 use crate::arena::{Access, Arena};
 use crate::config::{Config, Geometry};
@@ -26,22 +25,20 @@ use crate::frame::Pfn;
 use crate::frame_table::FrameWord;
 use crate::id::{NodeId, NodeMask};
 use crate::kind::ZoneKind;
-use crate::magazine::Magazine;
+use crate::magazine::{Rack, SINGLES, Shelf};
 use crate::node::{self, Node, Nodes};
 use crate::order::Order;
 use crate::platform::{Pinned, Platform};
 use crate::sync::{AtomicU32, Ordering, OwnerU32, OwnerU64, OwnerUsize, Publish, const_fn, mutant};
 use crate::zone::Mark;
 
-/// The most frames of a magazine.
-const ROUNDS: usize = 128;
 /// No tree begins here.
 const NO_TREE: usize = usize::MAX;
 
-/// Single frames of one mobility.
+/// Where the single frames of one mobility come from.
 struct Side<'m, P: Platform, C: Config> {
-    magazine: Magazine<ROUNDS>,
-    /// The first frame of the tree it was last filled from.
+    shelf: Shelf,
+    /// The first frame of the tree the magazine was last filled from.
     tree: OwnerUsize,
     /// That tree's arena, whose words most frames of the magazine have.
     arena: Publish<'m, Arena<'m, P, C>>,
@@ -56,9 +53,9 @@ pub(crate) struct FramePool<'m, P: Platform, C: Config> {
     limit: OwnerU32,
     /// Requests served from its own node under the local policy.
     hits: OwnerU64,
+    rack: Rack,
     sides: [Side<'m, P, C>; 2],
     returns: ReturnBuffer<'m, P, C>,
-    stacks: Stacks,
     /// The arena of the last frame that was looked up.
     near: Publish<'m, Arena<'m, P, C>>,
     /// The nearest node that has memory, once looked up; forgotten at each drain, since memory may have come nearer.
@@ -80,9 +77,9 @@ pub(crate) struct PoolCount {
 
 impl<'m, P: Platform, C: Config> Side<'m, P, C> {
     const_fn! {
-        const fn new() -> Self {
+        const fn new(shelf: Shelf) -> Self {
             Self {
-                magazine: Magazine::new(),
+                shelf,
                 tree: OwnerUsize::new(NO_TREE),
                 arena: Publish::empty(),
                 batch: OwnerU32::new(C::REFILL_FRAMES),
@@ -102,9 +99,9 @@ impl<'m, P: Platform, C: Config> FramePool<'m, P, C> {
         Self {
             limit: OwnerU32::new(0),
             hits: OwnerU64::new(0),
-            sides: [Side::new(), Side::new()],
+            rack: Rack::new(),
+            sides: [Side::new(Shelf::FIXED), Side::new(Shelf::MOVABLE)],
             returns: ReturnBuffer::new(),
-            stacks: Stacks::new(),
             near: Publish::empty(),
             home: Publish::empty(),
             node: AtomicU32::new(0),
@@ -137,27 +134,31 @@ impl<'m, P: Platform, C: Config> FramePool<'m, P, C> {
 
     /// What it holds.
     pub(crate) fn count(&self) -> PoolCount {
-        let singles: usize = self.sides.iter().map(|side| side.magazine.len()).sum();
-        PoolCount { pooled: singles + self.stacks.count(), returning: self.returns.count() }
+        let pooled = Shelf::all().map(|(shelf, order)| self.rack.len(shelf) << order).sum();
+        PoolCount { pooled, returning: self.returns.count() }
     }
 
-    /// A frame at hand.
+    /// A block at hand.
     #[inline(always)]
-    pub(crate) fn take(&self, _pinned: &mut Pinned<P>, nodes: &Nodes<'m, P, C>, movable: bool) -> Option<Pfn> {
-        let side = &self.sides[usize::from(movable)];
-        let pfn = Pfn::new(side.magazine.pop()?);
+    pub(crate) fn take(
+        &self,
+        _pinned: &mut Pinned<P>,
+        nodes: &Nodes<'m, P, C>,
+        order: Order,
+        movable: bool,
+    ) -> Option<Pfn> {
+        let head = Pfn::new(self.rack.pop(Shelf::of(order.index(), movable))?);
         self.hits.set(self.hits.get() + 1);
         if C::CHECKED {
-            match side.arena.get().and_then(|arena| arena.word(pfn)) {
-                Some(word) => word.set(FrameWord::lent(Order::ZERO)),
-                None => lend_elsewhere(nodes, pfn),
+            match self.sides[usize::from(movable)].arena.get().and_then(|arena| arena.word(head)) {
+                Some(word) => word.set(FrameWord::lent(order)),
+                None => lend_elsewhere(nodes, head, order),
             }
         }
-        Some(pfn)
+        Some(head)
     }
 
-    /// Keeps a freed frame of the tree that unmovable frames come from, or lets it join the row that the last one went
-    /// to; `false` if this is not so plain a case.
+    /// Keeps a freed frame of the tree that unmovable frames come from; `false` if this is not so plain a case.
     #[inline(always)]
     pub(crate) fn put(&self, _pinned: &mut Pinned<P>, pfn: Pfn) -> bool {
         let side = &self.sides[0];
@@ -166,38 +167,75 @@ impl<'m, P: Platform, C: Config> FramePool<'m, P, C> {
         }
         if C::CHECKED {
             let Some(word) = side.arena.get().and_then(|arena| arena.word(pfn)) else { return false };
-            if word.get() != FrameWord::lent(Order::ZERO) || !side.magazine.push(pfn.number(), self.limit.get()) {
+            if word.get() != FrameWord::lent(Order::ZERO)
+                || !self.rack.push(Shelf::FIXED, pfn.number(), self.limit.get())
+            {
                 return false;
             }
             word.set(FrameWord::pooled(Order::ZERO));
             return true;
         }
-        side.magazine.push(pfn.number(), self.limit.get())
+        self.rack.push(Shelf::FIXED, pfn.number(), self.limit.get())
     }
 
-    /// Takes back any single frame that is lent on its own; `false` if this one is not, or is managed by nobody.
+    /// Takes back any block that is lent as such and has a magazine; `false` if this one is not, or is managed by nobody.
     #[inline(never)]
-    pub(crate) fn put_any(&self, pinned: &mut Pinned<P>, nodes: &Nodes<'m, P, C>, pfn: Pfn) -> bool {
-        if self.returns.join(pfn) {
+    pub(crate) fn put_any(&self, pinned: &mut Pinned<P>, nodes: &Nodes<'m, P, C>, head: Pfn, order: Order) -> bool {
+        let single = order == Order::ZERO;
+        if single && self.returns.join(head) {
             return true;
         }
-        let Some(arena) = self.arena_of(nodes, pfn) else { return false };
-        let index = arena.index(pfn);
-        if C::CHECKED && arena.table.get(index) != FrameWord::lent(Order::ZERO) {
+        let Some(arena) = self.arena_of(nodes, head) else { return false };
+        let index = arena.index(head);
+        if C::CHECKED && arena.table.get(index) != FrameWord::lent(order) {
             return false;
         }
-        let side = self.side_of(pfn, arena.kind());
-        let welcome = arena.pools_on(self.node()) && (side.is_current(pfn) || arena.keeps_dense(index));
-        let word = if welcome && side.magazine.push(pfn.number(), self.limit.get()) {
-            FrameWord::pooled(Order::ZERO)
-        } else {
-            self.returns.add(pinned, arena, pfn);
-            FrameWord::RETURNING
-        };
+        let side = self.side_of(head, arena.kind());
+        let welcome = arena.pools_on(self.node()) && (side.is_current(head) | arena.keeps_dense(index) | !single);
+        let mut word = FrameWord::pooled(order);
+        if !welcome || !self.keep(pinned, nodes, arena, side, head, order) {
+            if !single {
+                return false;
+            }
+            self.returns.add(pinned, arena, head);
+            word = FrameWord::RETURNING;
+        }
         if C::CHECKED {
             arena.table.set(index, word);
         }
         true
+    }
+
+    /// Puts a freed block into its magazine, if it is whole in the arena and there is room or room can be made.
+    #[inline(always)]
+    fn keep(
+        &self,
+        pinned: &Pinned<P>,
+        nodes: &Nodes<'m, P, C>,
+        arena: &'m Arena<'m, P, C>,
+        side: &Side<'m, P, C>,
+        head: Pfn,
+        order: Order,
+    ) -> bool {
+        let shelf =
+            if order == Order::ZERO { side.shelf } else { Shelf::of(order.index(), side.shelf != Shelf::FIXED) };
+        // Magazines of blocks are for machines large enough to fill those of single frames.
+        let limit = self.limit.get();
+        let fits = order == Order::ZERO
+            || limit >= C::POOL_FRAMES
+                && !arena.is_draining()
+                && arena.span().contains(Pfn::new(head.number() + order.frames() - 1));
+        if !fits {
+            return false;
+        }
+        if self.rack.push(shelf, head.number(), limit) {
+            return true;
+        }
+        if order == Order::ZERO || shelf.capacity() == 0 {
+            return false;
+        }
+        self.spill(pinned, nodes, shelf, order, shelf.capacity().div_ceil(2));
+        self.rack.push(shelf, head.number(), limit)
     }
 
     /// The node that its frames come from.
@@ -257,7 +295,7 @@ impl<'m, P: Platform, C: Config> FramePool<'m, P, C> {
                 from = Some((arena, start));
                 // Backwards, so that frames leave by ascending address.
                 for index in (start..start + count).rev() {
-                    side.magazine.push(arena.pfn(index).number(), ROUNDS as u32);
+                    self.rack.push(side.shelf, arena.pfn(index).number(), SINGLES as u32);
                 }
             });
             if let Some((arena, start)) = from.filter(|_| taken != 0) {
@@ -281,15 +319,7 @@ impl<'m, P: Platform, C: Config> FramePool<'m, P, C> {
         side.arena.set(Some(arena));
     }
 
-    /// A block at hand, of an order that has a stack.
-    #[inline]
-    pub(crate) fn take_block(&self, _pinned: &mut Pinned<P>, nodes: &Nodes<'m, P, C>, order: Order) -> Option<Pfn> {
-        let head = self.stacks.take(nodes, order)?;
-        self.hits.set(self.hits.get() + 1);
-        Some(head)
-    }
-
-    /// Fills the stack of an order; `false` if it has none, or memory is too short for stacks.
+    /// Fills the magazine of an order; `false` if it has none, or memory is too short for that.
     pub(crate) fn refill_blocks(
         &self,
         pinned: &mut Pinned<P>,
@@ -298,11 +328,21 @@ impl<'m, P: Platform, C: Config> FramePool<'m, P, C> {
         limit: u32,
     ) -> bool {
         self.limit.set(limit);
-        // On a machine of few frames a stack of blocks would be most of it.
-        if !Stacks::has(order) || limit < C::POOL_FRAMES {
+        let shelf = Shelf::of(order.index(), false);
+        let batch = shelf.capacity() / 2;
+        if batch == 0 || limit < C::POOL_FRAMES {
             return false;
         }
-        self.home(nodes).is_some_and(|home| self.stacks.refill(pinned, home, order))
+        let Some(home) = self.home(nodes) else { return false };
+        let kinds = node::kinds(AllocFlags::empty());
+        kinds.iter().filter(|&&kind| kind != ZoneKind::Dma).any(|&kind| {
+            let zone = home.zone(kind);
+            zone.is_populated()
+                && zone.affords(batch << order.index(), Mark::Low, kinds[0])
+                && zone.refill_blocks(pinned, order, batch as u32, |head| {
+                    self.rack.push(shelf, head.number(), u32::MAX);
+                }) != 0
+        })
     }
 
     /// A block straight from the trees of the CPU's own node, if a zone of it has any to spare.
@@ -326,63 +366,48 @@ impl<'m, P: Platform, C: Config> FramePool<'m, P, C> {
         Some(pfn)
     }
 
-    /// Keeps a freed block of an order that has a stack; `false` if it belongs elsewhere, or is not lent as such.
-    pub(crate) fn put_block(&self, pinned: &mut Pinned<P>, nodes: &Nodes<'m, P, C>, head: Pfn, order: Order) -> bool {
-        if !Stacks::has(order) || self.limit.get() < C::POOL_FRAMES {
-            return false;
-        }
-        let Some(arena) = self.arena_of(nodes, head) else { return false };
-        let index = arena.index(head);
-        if C::CHECKED && arena.table.get(index) != FrameWord::lent(order) {
-            return false;
-        }
-        let whole = arena.span().contains(Pfn::new(head.number() + order.frames() - 1));
-        let fixed = core::ptr::eq(self.side_of(head, arena.kind()), &raw const self.sides[0]);
-        if !whole || !fixed || !arena.pools_on(self.node()) || arena.is_draining() {
-            return false;
-        }
-        if !self.stacks.put(pinned, nodes, head, order) {
-            return false;
-        }
-        if C::CHECKED {
-            arena.table.set(index, FrameWord::pooled(order));
-        }
-        true
-    }
-
     /// Gives everything back to the trees.
     pub(crate) fn drain(&self, pinned: &mut Pinned<P>, nodes: &Nodes<'m, P, C>) {
+        for (shelf, order) in Shelf::all() {
+            if let Some(order) = Order::new(order) {
+                self.spill(pinned, nodes, shelf, order, shelf.capacity());
+            }
+        }
         for side in &self.sides {
-            self.spill(pinned, nodes, side);
             side.tree.set(NO_TREE);
         }
-        self.stacks.drain(pinned, nodes);
         self.returns.flush(pinned);
         self.home.set(None);
     }
 
-    /// Gives the frames of a magazine back: one stay under the lock of each arena that it has frames of.
-    fn spill(&self, pinned: &Pinned<P>, nodes: &Nodes<'m, P, C>, side: &Side<'m, P, C>) {
-        let mut batch = [0; ROUNDS];
-        let mut left = side.magazine.take_oldest(ROUNDS, &mut batch);
+    /// Gives the oldest blocks of a magazine back: one stay under the lock of each arena that it has any of.
+    #[inline(never)]
+    fn spill(&self, pinned: &Pinned<P>, nodes: &Nodes<'m, P, C>, shelf: Shelf, order: Order, count: usize) {
+        let mut batch = [0; SINGLES];
+        let mut left = self.rack.take_oldest(shelf, count, &mut batch);
         while left > 0 {
             let Some(arena) = nodes.arena_of(Pfn::new(batch[0])) else {
                 debug_assert!(false, "a pool holds managed frames only");
                 return;
             };
             let (mut from, mut kept) = (0, 0);
-            arena.free_frames(pinned, || {
+            let next = || {
                 while from < left {
-                    let pfn = Pfn::new(batch[from]);
+                    let head = Pfn::new(batch[from]);
                     from += 1;
-                    if arena.span().contains(pfn) {
-                        return Some(arena.index(pfn));
+                    if arena.span().contains(head) {
+                        return Some(arena.index(head));
                     }
-                    batch[kept] = pfn.number();
+                    batch[kept] = head.number();
                     kept += 1;
                 }
                 None
-            });
+            };
+            if order == Order::ZERO {
+                arena.free_frames(pinned, next)
+            } else {
+                arena.free_blocks(pinned, order, next)
+            }
             left = kept;
         }
     }
@@ -409,10 +434,10 @@ impl<'m, P: Platform, C: Config> FramePool<'m, P, C> {
     }
 }
 
-/// Heads a frame of an arena that the magazine was not filled from.
+/// Heads a block of an arena that the magazine was not filled from.
 #[inline(never)]
-fn lend_elsewhere<P: Platform, C: Config>(nodes: &Nodes<'_, P, C>, pfn: Pfn) {
-    if let Some(arena) = nodes.arena_of(pfn) {
-        arena.table.set(arena.index(pfn), FrameWord::lent(Order::ZERO));
+fn lend_elsewhere<P: Platform, C: Config>(nodes: &Nodes<'_, P, C>, head: Pfn, order: Order) {
+    if let Some(arena) = nodes.arena_of(head) {
+        arena.table.set(arena.index(head), FrameWord::lent(order));
     }
 }

@@ -122,17 +122,10 @@ impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
     /// Order 0: some twenty plain instructions while the CPU's pool lasts, a lock once in 64 and more calls.
     #[inline]
     pub fn alloc(&self, order: Order, flags: AllocFlags) -> Result<Block, AllocError> {
-        if order == Order::ZERO
-            && let Some(pfn) = self.take_pooled(flags)
-        {
-            return Ok(Block::new(pfn, Order::ZERO));
+        match self.take_pooled(order, flags) {
+            Some(pfn) => Ok(Block::new(pfn, order)),
+            None => self.alloc_slow(order, flags),
         }
-        if order != Order::ZERO
-            && let Some(pfn) = self.take_stacked(order, flags)
-        {
-            return Ok(Block::new(pfn, order));
-        }
-        self.alloc_slow(order, flags)
     }
 
     /// As [`alloc`](Self::alloc), for embedders that keep their own types.
@@ -145,22 +138,12 @@ impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
     }
 
     #[inline(always)]
-    fn take_pooled(&self, flags: AllocFlags) -> Option<Pfn> {
+    fn take_pooled(&self, order: Order, flags: AllocFlags) -> Option<Pfn> {
         if flags.intersects(BYPASS) {
             return None;
         }
         let mut pinned = P::pin()?;
-        self.pools.mine(&pinned)?.take(&mut pinned, &self.nodes, flags.contains(AllocFlags::MOVABLE))
-    }
-
-    /// A block from this CPU's stacks, which hold unmovable ones.
-    #[inline]
-    fn take_stacked(&self, order: Order, flags: AllocFlags) -> Option<Pfn> {
-        if flags.intersects(BYPASS.union(AllocFlags::MOVABLE)) {
-            return None;
-        }
-        let mut pinned = P::pin()?;
-        self.pools.mine(&pinned)?.take_block(&mut pinned, &self.nodes, order)
+        self.pools.mine(&pinned)?.take(&mut pinned, &self.nodes, order, flags.contains(AllocFlags::MOVABLE))
     }
 
     #[cold]
@@ -190,10 +173,10 @@ impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
         let movable = flags.contains(AllocFlags::MOVABLE);
         if order == Order::ZERO {
             let filled = pool.refill(&mut pinned, &self.nodes, flags, limit);
-            return filled.then(|| pool.take(&mut pinned, &self.nodes, movable)).flatten();
+            return filled.then(|| pool.take(&mut pinned, &self.nodes, order, movable)).flatten();
         }
         if !movable && pool.refill_blocks(&mut pinned, &self.nodes, order, limit) {
-            return pool.take_block(&mut pinned, &self.nodes, order);
+            return pool.take(&mut pinned, &self.nodes, order, movable);
         }
         pool.take_direct(&mut pinned, &self.nodes, order, flags)
     }
@@ -344,8 +327,7 @@ impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
     #[inline]
     pub fn free(&self, block: Block) -> Result<(), FreeError> {
         let (head, order) = block.into_raw();
-        let kept = if order == Order::ZERO { self.put_pooled(head) } else { self.put_stacked(head, order) };
-        if kept { Ok(()) } else { self.free_slow(head, order) }
+        if self.put_pooled(head, order) { Ok(()) } else { self.free_slow(head, order) }
     }
 
     /// Gives any part of what is lent back, in any split.
@@ -365,7 +347,7 @@ impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
     #[inline]
     pub fn free_raw(&self, start: Pfn, count: FrameCount) -> Result<(), FreeError> {
         if count.get() == 1 {
-            if self.put_pooled(start) {
+            if self.put_pooled(start, Order::ZERO) {
                 return Ok(());
             }
             return self.free_slow(start, Order::ZERO);
@@ -375,20 +357,13 @@ impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
     }
 
     #[inline(always)]
-    fn put_pooled(&self, pfn: Pfn) -> bool {
+    fn put_pooled(&self, head: Pfn, order: Order) -> bool {
         let Some(mut pinned) = P::pin() else { return false };
         let Some(pool) = self.pools.mine(&pinned) else { return false };
-        if pool.put(&mut pinned, pfn) {
+        if order == Order::ZERO && pool.put(&mut pinned, head) {
             return true;
         }
-        !pool.is_asked(&self.drain_requests) && pool.put_any(&mut pinned, &self.nodes, pfn)
-    }
-
-    #[inline]
-    fn put_stacked(&self, head: Pfn, order: Order) -> bool {
-        let Some(mut pinned) = P::pin() else { return false };
-        let Some(pool) = self.pools.mine(&pinned) else { return false };
-        !pool.is_asked(&self.drain_requests) && pool.put_block(&mut pinned, &self.nodes, head, order)
+        !pool.is_asked(&self.drain_requests) && pool.put_any(&mut pinned, &self.nodes, head, order)
     }
 
     #[cold]

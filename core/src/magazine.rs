@@ -1,64 +1,130 @@
-//! A magazine: an array of rounds that one CPU fills and empties from the same end.
+//! Magazines: arrays of rounds that one CPU fills and empties from the same end.
 //!
-//! An array, not a list through the frames: neither end touches what it holds, and a batch is a copy.
+//! Arrays, not lists through the frames: neither end touches what it holds, and a batch is a copy. All of a CPU's
+//! magazines stand side by side in one *rack*, so that finding the one for an order is an addition, not a decision that
+//! the processor must guess.
 
 use crate::sync::{OwnerU32, OwnerUsize, const_fn};
 
-/// Up to `ROUNDS` numbers, last in, first out. Only its owner changes it; others may count.
-pub(crate) struct Magazine<const ROUNDS: usize> {
-    len: OwnerU32,
+/// Which magazine of a rack.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Shelf(usize);
+
+/// Magazines for single frames, unmovable and movable: rounds of each.
+pub(crate) const SINGLES: usize = 128;
+/// The most rounds of a magazine for blocks.
+pub(crate) const BLOCKS: usize = 16;
+/// The magazines: orders 0 to 9, movable single frames, and one that is always empty.
+const SHELVES: usize = 12;
+/// How many rounds each holds. Few of the large ones: what lies in a magazine cannot coalesce.
+const CAPACITY: [usize; SHELVES] = [SINGLES, BLOCKS, BLOCKS, 8, 0, 0, 0, 0, 0, 2, SINGLES, 0];
+/// Where each begins, and where the last ends.
+const START: [usize; SHELVES + 1] = {
+    let mut start = [0; SHELVES + 1];
+    let mut shelf = 0;
+    while shelf < SHELVES {
+        start[shelf + 1] = start[shelf] + CAPACITY[shelf];
+        shelf += 1;
+    }
+    start
+};
+const ROUNDS: usize = START[SHELVES];
+
+impl Shelf {
+    /// Unmovable single frames.
+    pub(crate) const FIXED: Self = Self(0);
+    /// Movable single frames.
+    pub(crate) const MOVABLE: Self = Self(10);
+    /// No magazine.
+    const NONE: Self = Self(11);
+
+    /// The magazine of an order, given as its number.
+    #[inline(always)]
+    pub(crate) const fn of(order: usize, movable: bool) -> Self {
+        if movable {
+            return if order == 0 { Self::MOVABLE } else { Self::NONE };
+        }
+        if order < 10 { Self(order) } else { Self::NONE }
+    }
+
+    /// Every magazine that can hold anything, with the order of its rounds.
+    pub(crate) fn all() -> impl Iterator<Item = (Self, u32)> {
+        let order = |shelf| if shelf == Self::MOVABLE.0 { 0 } else { shelf as u32 };
+        (0..SHELVES).filter(|&shelf| CAPACITY[shelf] != 0).map(move |shelf| (Self(shelf), order(shelf)))
+    }
+
+    /// How many rounds it can hold.
+    #[inline(always)]
+    pub(crate) const fn capacity(self) -> usize {
+        CAPACITY[self.0 % SHELVES]
+    }
+
+    #[inline(always)]
+    const fn start(self) -> usize {
+        START[self.0 % SHELVES]
+    }
+}
+
+/// The magazines of one CPU. Only their owner changes them; others may count.
+pub(crate) struct Rack {
+    lens: [OwnerU32; SHELVES],
     rounds: [OwnerUsize; ROUNDS],
 }
 
-impl<const ROUNDS: usize> Magazine<ROUNDS> {
+impl Rack {
     const_fn! {
         pub(crate) const fn new() -> Self {
             #[cfg(not(loom))]
-            return Self { len: OwnerU32::new(0), rounds: [const { OwnerUsize::new(0) }; ROUNDS] };
+            return Self { lens: [const { OwnerU32::new(0) }; SHELVES], rounds: [const { OwnerUsize::new(0) }; ROUNDS] };
             #[cfg(loom)]
-            return Self { len: OwnerU32::new(0), rounds: core::array::from_fn(|_| OwnerUsize::new(0)) };
+            return Self {
+                lens: core::array::from_fn(|_| OwnerU32::new(0)),
+                rounds: core::array::from_fn(|_| OwnerUsize::new(0)),
+            };
         }
     }
 
-    /// How many rounds it holds.
+    /// How many rounds a magazine holds.
     #[inline(always)]
-    pub(crate) fn len(&self) -> usize {
-        self.len.get() as usize
+    pub(crate) fn len(&self, shelf: Shelf) -> usize {
+        self.lens[shelf.0 % SHELVES].get() as usize
     }
 
     /// The round that was put in last.
     #[inline(always)]
-    pub(crate) fn pop(&self) -> Option<usize> {
-        let len = self.len.get().wrapping_sub(1);
-        let round = self.rounds.get(len as usize)?.get();
-        self.len.set(len);
+    pub(crate) fn pop(&self, shelf: Shelf) -> Option<usize> {
+        let len = &self.lens[shelf.0 % SHELVES];
+        let last = len.get().checked_sub(1)?;
+        let round = self.rounds.get(shelf.start() + last as usize)?.get();
+        len.set(last);
         Some(round)
     }
 
-    /// Puts a round in, unless it holds `limit` already.
+    /// Puts a round in, unless the magazine holds `limit` already.
     #[inline(always)]
-    pub(crate) fn push(&self, round: usize, limit: u32) -> bool {
-        let len = self.len.get();
-        if len >= limit {
+    pub(crate) fn push(&self, shelf: Shelf, round: usize, limit: u32) -> bool {
+        let len = &self.lens[shelf.0 % SHELVES];
+        let next = len.get();
+        if next >= limit || next as usize >= shelf.capacity() {
             return false;
         }
-        let Some(place) = self.rounds.get(len as usize) else { return false };
+        let Some(place) = self.rounds.get(shelf.start() + next as usize) else { return false };
         place.set(round);
-        self.len.set(len + 1);
+        len.set(next + 1);
         true
     }
 
     /// Takes the `count` rounds that were put in first into `out`, all if there are fewer; answers how many.
-    pub(crate) fn take_oldest(&self, count: usize, out: &mut [usize; ROUNDS]) -> usize {
-        let len = self.len();
-        let count = count.min(len);
-        for (out, round) in out[..count].iter_mut().zip(&self.rounds) {
+    pub(crate) fn take_oldest(&self, shelf: Shelf, count: usize, out: &mut [usize]) -> usize {
+        let rounds = &self.rounds[shelf.start()..][..self.len(shelf)];
+        let count = count.min(rounds.len());
+        for (out, round) in out[..count].iter_mut().zip(rounds) {
             *out = round.get();
         }
-        for place in count..len {
-            self.rounds[place - count].set(self.rounds[place].get());
+        for place in count..rounds.len() {
+            rounds[place - count].set(rounds[place].get());
         }
-        self.len.set((len - count) as u32);
+        self.lens[shelf.0 % SHELVES].set((rounds.len() - count) as u32);
         count
     }
 }
@@ -67,27 +133,50 @@ impl<const ROUNDS: usize> Magazine<ROUNDS> {
 mod tests {
     use super::*;
 
+    const SMALL: Shelf = Shelf::of(3, false);
+
     #[test]
     fn the_last_round_in_is_the_first_out() {
-        let magazine = Magazine::<3>::new();
-        assert_eq!(magazine.pop(), None);
-        assert!(magazine.push(1, 3) && magazine.push(2, 3));
-        assert!(!magazine.push(3, 2), "the limit counts");
-        assert!(magazine.push(3, 9));
-        assert!(!magazine.push(4, 9), "so does the room");
-        assert_eq!((magazine.pop(), magazine.len()), (Some(3), 2));
+        let rack = Rack::new();
+        assert_eq!(rack.pop(SMALL), None);
+        assert!(rack.push(SMALL, 1, 3) && rack.push(SMALL, 2, 3));
+        assert!(!rack.push(SMALL, 3, 2), "the limit counts");
+        for round in 3..=SMALL.capacity() {
+            assert!(rack.push(SMALL, round, 99));
+        }
+        assert!(!rack.push(SMALL, 0, 99), "so does the room");
+        assert_eq!((rack.pop(SMALL), rack.len(SMALL)), (Some(SMALL.capacity()), SMALL.capacity() - 1));
     }
 
     #[test]
     fn the_oldest_leave_first_and_the_rest_keep_their_order() {
-        let magazine = Magazine::<4>::new();
+        let rack = Rack::new();
         for round in 1..=4 {
-            assert!(magazine.push(round, 4));
+            assert!(rack.push(SMALL, round, 4));
         }
-        let mut out = [0; 4];
-        assert_eq!(magazine.take_oldest(3, &mut out), 3);
+        let mut out = [0; BLOCKS];
+        assert_eq!(rack.take_oldest(SMALL, 3, &mut out), 3);
         assert_eq!(out[..3], [1, 2, 3]);
-        assert_eq!((magazine.pop(), magazine.pop()), (Some(4), None));
-        assert_eq!(magazine.take_oldest(9, &mut out), 0);
+        assert_eq!((rack.pop(SMALL), rack.pop(SMALL)), (Some(4), None));
+        assert_eq!(rack.take_oldest(SMALL, 9, &mut out), 0);
+    }
+
+    #[test]
+    fn magazines_do_not_share_rounds() {
+        let rack = Rack::new();
+        let mut filled = 0;
+        for (shelf, _) in Shelf::all() {
+            while rack.push(shelf, filled, u32::MAX) {
+                filled += 1;
+            }
+        }
+        assert_eq!(filled, ROUNDS);
+        for (shelf, _) in Shelf::all().collect::<std::vec::Vec<_>>().into_iter().rev() {
+            while let Some(round) = rack.pop(shelf) {
+                filled -= 1;
+                assert_eq!(round, filled);
+            }
+        }
+        assert!(!rack.push(Shelf::of(4, true), 1, 9) && !rack.push(Shelf::of(12, false), 1, 9));
     }
 }

@@ -246,20 +246,27 @@ impl<'m, T> Publish<'m, T> {
 
 /// A slice that is published once.
 pub(crate) struct PublishSlice<'m, T> {
-    first: Publish<'m, T>,
+    first: core::sync::atomic::AtomicPtr<T>,
     len: core::sync::atomic::AtomicUsize,
+    // As in `Publish`.
+    lives: PhantomData<(&'m T, fn(&'m ()) -> &'m ())>,
 }
 
 impl<'m, T> PublishSlice<'m, T> {
     pub(crate) const fn empty() -> Self {
-        Self { first: Publish::empty(), len: core::sync::atomic::AtomicUsize::new(0) }
+        Self {
+            // Not null, so that no elements from here are a slice.
+            first: core::sync::atomic::AtomicPtr::new(ptr::dangling_mut()),
+            len: core::sync::atomic::AtomicUsize::new(0),
+            lives: PhantomData,
+        }
     }
 
     /// Publishes `slice`. Called once: a second slice of another length could be read mixed with the first.
     pub(crate) fn set(&self, slice: &'m [T]) {
         debug_assert!(self.slice().is_empty());
         // The pointer of the whole slice, not of its first element: it must reach all of them.
-        self.first.place.store(slice.as_ptr().cast_mut(), core::sync::atomic::Ordering::Relaxed);
+        self.first.store(slice.as_ptr().cast_mut(), core::sync::atomic::Ordering::Relaxed);
         // Release pairs with the Acquire of `slice`: a reader that sees the length sees the place.
         self.len.store(slice.len(), core::sync::atomic::Ordering::Release);
     }
@@ -268,12 +275,9 @@ impl<'m, T> PublishSlice<'m, T> {
     #[inline(always)]
     pub(crate) fn slice(&self) -> &'m [T] {
         let len = self.len.load(core::sync::atomic::Ordering::Acquire);
-        let first = self.first.place.load(core::sync::atomic::Ordering::Relaxed);
-        if len == 0 {
-            return &[];
-        }
-        // SAFETY: a length other than 0 was stored after the first element's place, both taken from one `&'m [T]`
-        // in the only `set` there is, with a pointer that reaches the whole slice.
+        let first = self.first.load(core::sync::atomic::Ordering::Relaxed);
+        // SAFETY: a length other than 0 was stored after the place, both taken from one `&'m [T]` in the only `set`
+        // there is, with a pointer that reaches the whole slice; before that the length is 0 and the place dangles.
         unsafe { core::slice::from_raw_parts(first, len) }
     }
 }
