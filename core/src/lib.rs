@@ -125,6 +125,11 @@ mod models;
 #[cfg(all(test, not(loom)))]
 mod testing;
 
+/// The README's example is compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+mod readme {}
+
 pub use carve::Metadata;
 pub use check::{Census, Invalid};
 pub use config::{Checked, Config, Fast};
