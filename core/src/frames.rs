@@ -352,7 +352,7 @@ impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
             }
             return self.free_slow(start, Order::ZERO);
         }
-        let Ok(span) = FrameSpan::new(start, count) else { return Err(FreeError::Misaligned(start)) };
+        let Ok(span) = FrameSpan::new(start, count) else { return self.fault(Err(FreeError::Misaligned(start))) };
         self.fault(self.free_span(span))
     }
 
