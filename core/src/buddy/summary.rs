@@ -123,10 +123,7 @@ impl<C: Config> Summary<C> {
     /// `tree` has something free, or has not.
     #[inline(always)]
     pub(super) fn settle(&mut self, tree: u32) {
-        let any = !self.counts(tree).is_none();
-        if any != self.contains(Self::ANY, tree) {
-            self.put(Self::ANY, tree, any);
-        }
+        self.put(Self::ANY, tree, !self.counts(tree).is_none());
     }
 
     #[inline(always)]
