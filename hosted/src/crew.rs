@@ -2,7 +2,7 @@
 
 use pagemill::CpuId;
 
-use crate::tls::Seat;
+use crate::tls::{self, Seat};
 
 /// The numbers 0 to n, kept from all other threads.
 #[derive(Debug)]
@@ -13,9 +13,10 @@ pub struct Crew {
 impl Crew {
     /// Keeps the CPUs `0..cpus` and runs `work` with the calling thread as CPU 0.
     ///
-    /// `None`, and no call, if another thread has one of the numbers: only one crew works at a time, and threads that
-    /// have used an instance before it came keep what they have.
+    /// `None`, and no call, if another thread has one of the numbers: only one crew works at a time, and other threads
+    /// that have used an instance before it came keep what they have.
     pub fn work<R>(cpus: u32, work: impl FnOnce(&Self) -> R) -> Option<R> {
+        tls::give_up_number();
         let crew = Self { seats: (0..cpus).map(|cpu| Seat::keep(CpuId::new(cpu))).collect::<Option<_>>()? };
         let _sitting = crew.seats.first()?.sit()?;
         Some(work(&crew))

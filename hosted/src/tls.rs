@@ -142,13 +142,26 @@ struct Leaver {
     number: Cell<Option<u32>>,
 }
 
-impl Drop for Leaver {
-    fn drop(&mut self) {
+impl Leaver {
+    /// Gives back what the thread's pools hold, and the number; the thread goes on as `next`.
+    fn leave(&self, next: impl FnOnce() -> u32) {
         let Some(number) = self.number.take() else { return };
         give_back_idle();
-        WORD.with(|word| word.store(number_without_seat(), Ordering::Relaxed));
+        WORD.with(|word| word.store(next(), Ordering::Relaxed));
         give(number);
     }
+}
+
+impl Drop for Leaver {
+    fn drop(&mut self) {
+        self.leave(number_without_seat);
+    }
+}
+
+/// Gives the calling thread's number back, if it has one. It gets one again when it needs one.
+pub(crate) fn give_up_number() {
+    // A thread that is being torn down has none.
+    let _ = LEAVER.try_with(|leaver| leaver.leave(|| STRANGER));
 }
 
 /// Bit n of word w: number 64·w + n is taken.

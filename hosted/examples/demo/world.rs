@@ -8,9 +8,9 @@ use pagemill_hosted::{Crew, Hosted, Machine, Mapping};
 use pagemill_tests::World;
 
 /// A machine and the threads that are its CPUs.
-pub struct HostedWorld<'a> {
-    pub machine: &'a Machine,
-    pub crew: &'a Crew,
+pub(crate) struct HostedWorld<'a> {
+    pub(crate) machine: &'a Machine,
+    pub(crate) crew: &'a Crew,
 }
 
 impl World for HostedWorld<'_> {
