@@ -526,14 +526,6 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
         if fresh { FreeError::NeverLent(pfn) } else { FreeError::AlreadyFree(pfn, Place::Tree) }
     }
 
-    /// As [`check_in`](Self::check_in) for one frame, for a pool that has found a word it did not expect.
-    pub(crate) fn explain_frame(&self, access: Access<'_, P>, index: u32) -> Result<FreeError, Busy> {
-        self.with(access, |arena, state| {
-            let word = arena.table.block_of(index).map_or_else(|| arena.table.get(index), |(_, word)| word);
-            arena.explain(state, index, word)
-        })
-    }
-
     /// Takes single frames back from a pool: a frame that is free already is dropped and noted.
     ///
     /// Frames of one row that follow one another go back together.
@@ -556,12 +548,7 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
         debug_assert!(freed.is_ok(), "a pinned caller waits");
     }
 
-    /// Takes up to 64 frames of one row back from a return buffer.
-    pub(crate) fn free_row(&self, access: Access<'_, P>, row: u32, mask: u64) -> Result<(), Busy> {
-        self.with(access, |arena, state| arena.free_row_in(state, row, mask))
-    }
-
-    /// As [`free_row`](Self::free_row), with the lock held.
+    /// Takes up to 64 frames of one row back, from a return buffer or the pending map. Only with the lock held.
     pub(crate) fn free_row_in(&self, state: &mut State<'m, C>, row: u32, mut mask: u64) {
         let first = row * ROW_FRAMES;
         if C::CHECKED {

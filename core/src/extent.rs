@@ -63,19 +63,19 @@ const fn part_of<C: Config>(span: FrameSpan, number: usize) -> (usize, usize) {
 
 /// The stretches that `span` touches.
 const fn slots_of<C: Config>(span: FrameSpan) -> Range<usize> {
-    span.start().number() >> C::ARENA_ORDER..(span.end().number() - 1 >> C::ARENA_ORDER) + 1
+    span.start().number() >> C::ARENA_ORDER..((span.end().number() - 1) >> C::ARENA_ORDER) + 1
 }
 
 /// The trees that frames `start..end` touch.
 const fn trees_of<C: Config>(start: usize, end: usize) -> usize {
-    (end - 1 >> C::HUGE_ORDER) - (start >> C::HUGE_ORDER) + 1
+    ((end - 1) >> C::HUGE_ORDER) - (start >> C::HUGE_ORDER) + 1
 }
 
 /// The pending rows of an arena that has frames `start..end`. A row never belongs to two arenas.
 const fn rows_of<C: Config>(start: usize, end: usize) -> usize {
     let base = start & !(Geometry::<C>::ARENA_FRAMES - 1);
     let row = ROW_FRAMES as usize;
-    let first = (start - base & !(Geometry::<C>::TREE_FRAMES - 1)) / row;
+    let first = ((start - base) & !(Geometry::<C>::TREE_FRAMES - 1)) / row;
     // A tree smaller than a row still has the whole row.
     (end - base - 1) / row - first + 1
 }

@@ -216,14 +216,16 @@ mod twin {
     }
 }
 
+/// Makes a type invariant in 'm: what goes in must live as long as what comes out says.
+type Invariant<'m, T> = PhantomData<(&'m T, fn(&'m ()) -> &'m ())>;
+
 /// A place for one reference that is set once, or exchanged for another under somebody's lock, and read by anyone.
 ///
 /// The store is Release and the load is Acquire, so what stands behind the reference is seen whole. Outside loom's view:
 /// it belongs to setting up memory, and a model sets up before its threads start.
 pub(crate) struct Publish<'m, T> {
     place: core::sync::atomic::AtomicPtr<T>,
-    // Invariant in 'm: what goes in must live as long as what comes out says.
-    lives: PhantomData<(&'m T, fn(&'m ()) -> &'m ())>,
+    lives: Invariant<'m, T>,
 }
 
 impl<'m, T> Publish<'m, T> {
@@ -248,8 +250,7 @@ impl<'m, T> Publish<'m, T> {
 pub(crate) struct PublishSlice<'m, T> {
     first: core::sync::atomic::AtomicPtr<T>,
     len: core::sync::atomic::AtomicUsize,
-    // As in `Publish`.
-    lives: PhantomData<(&'m T, fn(&'m ()) -> &'m ())>,
+    lives: Invariant<'m, T>,
 }
 
 impl<'m, T> PublishSlice<'m, T> {

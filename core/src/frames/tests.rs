@@ -307,7 +307,9 @@ fn watermarks_keep_a_reserve_for_those_that_cannot_wait() {
     let marks = Watermarks { min: 16, low: 24, high: 32 };
     frames.set_watermarks(NodeId::ZERO, ZoneKind::Normal, marks).unwrap();
     static TOLD: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-    static HOOK: fn(NodeId) = |_| drop(TOLD.fetch_add(1, Ordering::Relaxed));
+    static HOOK: fn(NodeId) = |_| {
+        TOLD.fetch_add(1, Ordering::Relaxed);
+    };
     frames.set_low_hook(&HOOK);
     let mut held = Vec::new();
     while let Ok(pfn) = frames.alloc_raw(Order::ZERO, AllocFlags::empty()) {
