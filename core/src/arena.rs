@@ -8,20 +8,21 @@
 //! Frames are counted from the arena's naturally aligned base, so indexes have the alignment of frame numbers even where
 //! the arena's memory starts or ends in the middle.
 
+mod take_back;
+
 use core::ops::Range;
 
 use crate::buddy::{Buddy, End};
 use crate::config::{Config, Geometry};
-use crate::error::{FreeError, Place};
 use crate::frame::{FrameSpan, Pfn};
-use crate::frame_table::{FrameTable, FrameWord, Kind, NotLent, Word};
+use crate::frame_table::{FrameTable, FrameWord, Word};
 use crate::id::NodeId;
 use crate::kind::ZoneKind;
 use crate::ledger::{Hints, Ledger};
 use crate::order::Order;
 use crate::pending::{PendingMap, ROW_FRAMES};
 use crate::platform::{Pinned, Platform};
-use crate::sync::{AtomicU16, AtomicU32, Lock, Ordering, Publish, mutant};
+use crate::sync::{AtomicU16, AtomicU32, Lock, Ordering, Publish};
 
 /// How a caller may come by a lock.
 pub(crate) enum Access<'a, P: Platform> {
@@ -418,217 +419,6 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
         if C::CHECKED {
             self.table.lend(start, count);
         }
-    }
-
-    /// Takes back any part of what is lent, all of it or nothing. Only with the lock held.
-    pub(crate) fn free_in(&self, state: &mut State<'m, C>, start: u32, count: u32) -> Result<(), FreeError> {
-        if let Some(order) = self.whole_block(state, start, count) {
-            let freed = state.buddy.free(start, order);
-            return match freed {
-                Ok(()) => {
-                    if C::CHECKED {
-                        self.table.set(start, FrameWord::FREE_AGAIN);
-                    }
-                    Ok(())
-                }
-                Err(index) => Err(self.explain(state, index, self.table.get(index))),
-            };
-        }
-        self.check_in(state, start, count)?;
-        if C::CHECKED {
-            self.table.free_lent(start, count);
-        }
-        let freed = state.buddy.free_range(start, count);
-        debug_assert!(freed.is_ok(), "checked to be lent");
-        Ok(())
-    }
-
-    /// The order of a range that is one naturally aligned block and needs no look at its single frames.
-    fn whole_block(&self, state: &State<'m, C>, start: u32, count: u32) -> Option<Order> {
-        if !count.is_power_of_two() || start & (count - 1) != 0 {
-            return None;
-        }
-        let order = Order::new(count.trailing_zeros())?;
-        let plain = if C::CHECKED {
-            self.table.get(start) == FrameWord::lent(order)
-        } else {
-            !trees_marked::<C>(&state.special, &(start..start + count))
-        };
-        plain.then_some(order)
-    }
-
-    /// Whether every frame of the range is lent, and if not, what the first is instead.
-    pub(crate) fn check_in(&self, state: &State<'m, C>, start: u32, count: u32) -> Result<(), FreeError> {
-        if let Some(index) = state.buddy.first_free_in(start, count) {
-            return Err(self.explain(state, index, self.table.get(index)));
-        }
-        if C::CHECKED {
-            self.table.check_lent(start, count).map_err(|NotLent { index, word }| self.explain(state, index, word))
-        } else {
-            self.check_special(state, start, count)
-        }
-    }
-
-    /// Without words for what is lent, reserved and offline frames still have theirs.
-    fn check_special(&self, state: &State<'m, C>, start: u32, count: u32) -> Result<(), FreeError> {
-        if !trees_marked::<C>(&state.special, &(start..start + count)) {
-            return Ok(());
-        }
-        for index in start..start + count {
-            let word = self.table.get(index);
-            if matches!(word.kind(), Kind::Reserved | Kind::Offline) {
-                return Err(self.explain(state, index, word));
-            }
-        }
-        Ok(())
-    }
-
-    /// As [`check_in`](Self::check_in) without the lock, by the words alone.
-    pub(crate) fn check_words(&self, start: u32, count: u32) -> Result<(), FreeError> {
-        let found = if C::CHECKED {
-            self.table.check_lent(start, count).err()
-        } else {
-            let mut words = (start..start + count).map(|index| NotLent { index, word: self.table.get(index) });
-            words.find(|found| matches!(found.word.kind(), Kind::Reserved | Kind::Offline))
-        };
-        let Some(NotLent { index, word }) = found else { return Ok(()) };
-        let pfn = self.pfn(index);
-        Err(match word.kind() {
-            Kind::Reserved => FreeError::Reserved(pfn),
-            Kind::Offline => FreeError::Offline(pfn),
-            Kind::Slab | Kind::LargeHead | Kind::LargeTail => FreeError::InUse(pfn),
-            Kind::Free | Kind::Lent if !word.used() => FreeError::NeverLent(pfn),
-            _ => FreeError::AlreadyFree(pfn, word.place().unwrap_or(Place::Tree)),
-        })
-    }
-
-    /// Says what a frame is that is not lent.
-    fn explain(&self, state: &State<'m, C>, index: u32, word: FrameWord) -> FreeError {
-        let pfn = self.pfn(index);
-        match word.kind() {
-            Kind::Reserved => return FreeError::Reserved(pfn),
-            Kind::Offline => return FreeError::Offline(pfn),
-            Kind::Slab | Kind::LargeHead | Kind::LargeTail => return FreeError::InUse(pfn),
-            _ => {}
-        }
-        let row = index / ROW_FRAMES - self.first_row();
-        if self.pending.holds(row, 1 << (index % ROW_FRAMES)) {
-            return FreeError::AlreadyFree(pfn, Place::Pending);
-        }
-        if let Some(place) = word.place() {
-            return FreeError::AlreadyFree(pfn, place);
-        }
-        if !state.buddy.is_free(index) {
-            // Out of its tree and yet not lent: a magazine has it, or a block that a pool keeps.
-            return FreeError::AlreadyFree(pfn, Place::Pool);
-        }
-        let fresh = C::CHECKED && !word.used() && !trees_marked::<C>(&state.lent_blocks, &(index..index + 1));
-        if fresh { FreeError::NeverLent(pfn) } else { FreeError::AlreadyFree(pfn, Place::Tree) }
-    }
-
-    /// Takes single frames back from a pool: a frame that is free already is dropped and noted.
-    ///
-    /// Frames of one row that follow one another go back together.
-    pub(crate) fn free_frames(&self, pinned: &Pinned<P>, mut next: impl FnMut() -> Option<u32>) {
-        let freed = self.with(Access::Wait(pinned), |arena, state| {
-            let Some(mut first) = next() else { return };
-            let mut mask = 1 << (first % ROW_FRAMES);
-            while let Some(index) = next() {
-                let bit = 1 << (index % ROW_FRAMES);
-                // The same frame twice is for the tree to refuse.
-                if index / ROW_FRAMES == first / ROW_FRAMES && mask & bit == 0 {
-                    mask |= bit;
-                    continue;
-                }
-                arena.free_row_in(state, first / ROW_FRAMES, mask);
-                (first, mask) = (index, bit);
-            }
-            arena.free_row_in(state, first / ROW_FRAMES, mask);
-        });
-        debug_assert!(freed.is_ok(), "a pinned caller waits");
-    }
-
-    /// Takes up to 64 frames of one row back, from a return buffer or the pending map. Only with the lock held.
-    pub(crate) fn free_row_in(&self, state: &mut State<'m, C>, row: u32, mut mask: u64) {
-        let first = row * ROW_FRAMES;
-        if C::CHECKED {
-            for bit in bits(mask) {
-                self.table.set(first + bit, FrameWord::FREE_AGAIN);
-            }
-        } else if trees_marked::<C>(&state.special, &(first..first + ROW_FRAMES)) {
-            for bit in bits(mask) {
-                if self.check_special(state, first + bit, 1).is_err() {
-                    mask &= !(1 << bit);
-                    self.ledger.note_late_fault(self.pfn(first + bit));
-                }
-            }
-        }
-        let refused = if mask.is_power_of_two() {
-            let freed = state.buddy.free(first + mask.trailing_zeros(), Order::ZERO);
-            if freed.is_err() { mask } else { 0 }
-        } else {
-            state.buddy.free_row(row, mask)
-        };
-        for bit in bits(refused) {
-            self.ledger.note_late_fault(self.pfn(first + bit));
-        }
-    }
-
-    /// Takes blocks back from a pool.
-    pub(crate) fn free_blocks(&self, pinned: &Pinned<P>, order: Order, mut next: impl FnMut() -> Option<u32>) {
-        let freed = self.with(Access::Wait(pinned), |arena, state| {
-            while let Some(index) = next() {
-                arena.free_block_in(state, index, order);
-            }
-        });
-        debug_assert!(freed.is_ok(), "a pinned caller waits");
-    }
-
-    fn free_block_in(&self, state: &mut State<'m, C>, index: u32, order: Order) {
-        if C::CHECKED {
-            self.table.set(index, FrameWord::FREE_AGAIN);
-        } else if self.check_special(state, index, order.frames() as u32).is_err() {
-            return self.ledger.note_late_fault(self.pfn(index));
-        }
-        if state.buddy.free(index, order).is_err() {
-            self.ledger.note_late_fault(self.pfn(index));
-        }
-    }
-
-    /// Leaves frames for the holder of the lock, from a context that could not take it.
-    ///
-    /// The frames lie within one row each; the caller has checked their words.
-    pub(crate) fn post(&self, start: u32, count: u32) -> Result<(), FreeError> {
-        if C::CHECKED {
-            // The frames are still the caller's: what is left of blocks that the range cuts is headed anew.
-            self.table.free_lent(start, count);
-        }
-        let mut index = start;
-        let mut result = Ok(());
-        while index < start + count {
-            let bit = index % ROW_FRAMES;
-            let fits = (ROW_FRAMES - bit).min(start + count - index);
-            let mask = (!0 >> (ROW_FRAMES - fits)) << bit;
-            if C::CHECKED {
-                self.table.fill(index, fits, FrameWord::PENDING);
-            }
-            let twice = self.pending.post(index / ROW_FRAMES - self.first_row(), mask);
-            if twice != 0 {
-                result = Err(FreeError::AlreadyFree(self.pfn(index - bit + twice.trailing_zeros()), Place::Pending));
-            }
-            index += fits;
-        }
-        self.settle_if_free();
-        result
-    }
-
-    /// The freer's half of the hand-over: `post` has fenced, now the lock is tried.
-    fn settle_if_free(&self) {
-        let Some(mut state) = self.state.try_lock() else { return };
-        self.absorb(&mut state);
-        self.publish(&mut state);
-        drop(state);
-        self.settle();
     }
 }
 
