@@ -6,7 +6,7 @@ use core::marker::PhantomData;
 
 use crate::config::Config;
 
-pub(crate) use counts::{Counts, Levels};
+pub(crate) use counts::Counts;
 
 /// Words of a tree: the most a huge frame of order 9 needs, one bit short of all of them.
 const WORDS: usize = 16;
@@ -71,6 +71,22 @@ impl<C: Config> Shape<C> {
             block += 1;
         }
         paths
+    };
+    /// For each order up to `HIGH`, and each level below that, the bits of the blocks inside an aligned block of the order,
+    /// or of the one around it.
+    const INSIDE: [[u16; 4]; 8] = {
+        let mut inside = [[0; 4]; 8];
+        let mut order = 0;
+        while order <= 4 {
+            let mut level = 0;
+            while level < 4 {
+                let blocks = if order > level { 1 << (order - level) } else { 1 };
+                inside[order][level] = ((1u32 << blocks) - 1) as u16;
+                level += 1;
+            }
+            order += 1;
+        }
+        inside
     };
     /// Rows are cut at 64 frames, or at the tree's end.
     const ROW_ORDER: u32 = if C::HUGE_ORDER < 6 { C::HUGE_ORDER } else { 6 };
@@ -268,15 +284,14 @@ impl Tree {
     /// Whether any of the 2^order frames at `frame` is free.
     #[inline(always)]
     pub(crate) fn any_free<C: Config>(&self, frame: u32, order: u32) -> bool {
-        if order > Shape::<C>::HIGH || order > 5 {
+        if order > Shape::<C>::HIGH {
             return self.first_free::<C>(frame, order).is_some();
         }
         let mut free = self.0[Shape::<C>::LAST] & Self::path::<C>(frame, order);
+        let inside = &Shape::<C>::INSIDE[order as usize % 8];
         for level in 0..Shape::<C>::HIGH {
-            // The blocks inside it, or the one around it.
-            let blocks = ((1u32 << order) >> level).max(1);
             let bit = Shape::<C>::node(level, frame);
-            free |= self.0[bit as usize / 64 % WORDS] >> (bit % 64) & ((1 << blocks) - 1);
+            free |= self.0[bit as usize / 64 % WORDS] >> (bit % 64) & u64::from(inside[level as usize]);
         }
         free != 0
     }
@@ -312,18 +327,21 @@ impl Tree {
     /// Which of the frames of a row are free: 64 of them, or the whole of a smaller tree.
     pub(crate) fn row<C: Config>(&self, row: u32) -> u64 {
         let first = row << Shape::<C>::ROW_ORDER;
-        let mut free = 0;
+        let mut around = 0;
         for level in Shape::<C>::ROW_ORDER + 1..=Shape::<C>::TOP {
-            free |= u64::from(self.has(Shape::<C>::node(level, first)));
+            around |= u64::from(self.has(Shape::<C>::node(level, first)));
         }
-        for level in (0..=Shape::<C>::ROW_ORDER).rev() {
+        let of_level = |level: u32| {
             let (word, shift, mask) = Self::row_place::<C>(level, row);
-            free |= self.0[word] >> shift & mask;
-            if level > 0 {
-                free = spread(free);
-            }
+            self.0[word] >> shift & mask
+        };
+        // Rows that are freed into are mostly lent, or free in single frames.
+        let larger = (1..=Shape::<C>::ROW_ORDER).fold(around, |larger, level| larger | of_level(level));
+        if larger == 0 {
+            return of_level(0);
         }
-        free
+        let levels = (1..=Shape::<C>::ROW_ORDER).rev();
+        levels.fold(around, |free, level| spread(free | of_level(level))) | of_level(0)
     }
 
     /// Frees the frames of `mask` in a row, none of which is free, merging all pairs of a level at once.

@@ -21,8 +21,8 @@ const SETS: usize = 16;
 /// * bit `k` of `orders` is set if and only if set `k` has any tree.
 ///
 /// The words for the same trees lie side by side for all levels, since a split or a merge changes several.
-/// Whether a tree enters or leaves a set cannot be predicted, so its bit is written without asking; whether a word of
-/// the set becomes empty can, and a guess lets the next request begin before this one has ended.
+/// Whether a tree enters or leaves a set cannot be predicted (most trees are full but for a few holes), so its bit is
+/// written without asking. Whether a word of the set becomes empty can.
 pub(super) struct Summary<C: Config> {
     orders: u32,
     counts: [Counts<C>; TREES],
@@ -93,23 +93,25 @@ impl<C: Config> Summary<C> {
     /// A block of `order` was freed in `tree` and became one of `level`.
     #[inline(always)]
     pub(super) fn merged(&mut self, tree: u32, order: u32, level: u32) {
-        let counts = self.counts(tree).merged(order, level);
-        self.counts[tree as usize % TREES] = counts;
-        self.put(level, tree, true);
+        let mut counts = self.counts(tree).plus_one(level);
         if order < level {
+            counts = self.counts(tree).merged(order, level);
             self.put_levels(tree, order, level, counts);
         }
+        self.counts[tree as usize % TREES] = counts;
+        self.put(level, tree, true);
     }
 
     /// A block of `order` was taken out of one of `level` in `tree`.
     #[inline(always)]
     pub(super) fn split(&mut self, tree: u32, order: u32, level: u32) {
-        let counts = self.counts(tree).split(order, level);
-        self.counts[tree as usize % TREES] = counts;
-        self.put(level, tree, counts.has(level));
+        let mut counts = self.counts(tree).less_one(level);
         if order < level {
+            counts = self.counts(tree).split(order, level);
             self.put_levels(tree, order, level, counts);
         }
+        self.counts[tree as usize % TREES] = counts;
+        self.put(level, tree, counts.has(level));
     }
 
     /// Puts `tree` into the sets of levels `from..end` or out of them.
@@ -120,7 +122,7 @@ impl<C: Config> Summary<C> {
         }
     }
 
-    /// `tree` has something free, or has not.
+    /// Notes whether `tree` has anything free.
     #[inline(always)]
     pub(super) fn settle(&mut self, tree: u32) {
         self.put(Self::ANY, tree, !self.counts(tree).is_none());

@@ -119,6 +119,18 @@ impl<C: Config> Counts<C> {
         Self::of(self.word.wrapping_add(Self::UNIT[level as usize % 16].wrapping_mul(more as i64 as u64)))
     }
 
+    /// One block of `level` more.
+    #[inline(always)]
+    pub(crate) fn plus_one(self, level: u32) -> Self {
+        Self::of(self.word.wrapping_add(Self::UNIT[level as usize % 16]))
+    }
+
+    /// One block of `level` fewer.
+    #[inline(always)]
+    pub(crate) fn less_one(self, level: u32) -> Self {
+        Self::of(self.word.wrapping_sub(Self::UNIT[level as usize % 16]))
+    }
+
     /// A block of `order` was freed, and became one of `level` with a buddy of each level on the way.
     #[inline(always)]
     pub(crate) fn merged(self, order: u32, level: u32) -> Self {
