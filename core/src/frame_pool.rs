@@ -295,7 +295,8 @@ impl<'m, P: Platform, C: Config> FramePool<'m, P, C> {
                 from = Some((arena, start));
                 // Backwards, so that frames leave by ascending address.
                 for index in (start..start + count).rev() {
-                    self.rack.push(side.shelf, arena.pfn(index).number(), SINGLES as u32);
+                    let kept = self.rack.push(side.shelf, arena.pfn(index).number(), SINGLES as u32);
+                    debug_assert!(kept, "the magazine was empty");
                 }
             });
             if let Some((arena, start)) = from.filter(|_| taken != 0) {
@@ -340,7 +341,8 @@ impl<'m, P: Platform, C: Config> FramePool<'m, P, C> {
             zone.is_populated()
                 && zone.affords(batch << order.index(), Mark::Low, kinds[0])
                 && zone.refill_blocks(pinned, order, batch as u32, |head| {
-                    self.rack.push(shelf, head.number(), u32::MAX);
+                    let kept = self.rack.push(shelf, head.number(), u32::MAX);
+                    debug_assert!(kept, "the magazine was empty");
                 }) != 0
         })
     }

@@ -171,6 +171,10 @@ impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
         }
         let limit = self.pool_limit.load(Ordering::Relaxed);
         let movable = flags.contains(AllocFlags::MOVABLE);
+        // Since the magazine was found empty an interrupt may have filled it: a refill on top would not fit.
+        if let Some(pfn) = pool.take(&mut pinned, &self.nodes, order, movable) {
+            return Some(pfn);
+        }
         if order == Order::ZERO {
             let filled = pool.refill(&mut pinned, &self.nodes, flags, limit);
             return filled.then(|| pool.take(&mut pinned, &self.nodes, order, movable)).flatten();

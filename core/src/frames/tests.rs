@@ -397,6 +397,22 @@ fn an_interrupt_of_the_lock_holder_leaves_its_frees_behind() {
 }
 
 #[test]
+fn an_interrupt_that_fills_the_pool_before_a_refill_costs_no_frame() {
+    for log2 in [0, 1, 3] {
+        let frames = machine::<Checked>(span(0, 1 << 16), 1);
+        let mut held = Vec::new();
+        // What was interrupted has seen an empty magazine each time; the interrupt is the call before.
+        for _ in 0..40 {
+            held.push(frames.refill_and_take(order(log2), AllocFlags::empty()).unwrap());
+        }
+        for head in held {
+            frames.free(Block::from_raw(head, order(log2)).unwrap()).unwrap();
+        }
+        assert_whole(&frames);
+    }
+}
+
+#[test]
 fn the_embedders_word_is_the_embedders() {
     let frames = machine::<Tiny>(span(5, 100), 1);
     let word = frames.embedder_word(Pfn::new(7)).unwrap();
