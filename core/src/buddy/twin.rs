@@ -37,12 +37,7 @@ struct Twin {
 impl Twin {
     fn new<C: Config>(first_tree: u32, trees: u32) -> Self {
         let frames = (trees << C::HUGE_ORDER) as usize;
-        Self {
-            free: vec![false; frames],
-            base: first_tree << C::HUGE_ORDER,
-            huge: C::HUGE_ORDER,
-            arena: C::ARENA_ORDER,
-        }
+        Self { free: vec![false; frames], base: first_tree << C::HUGE_ORDER, huge: C::HUGE_ORDER }
     }
 
     fn is_free(&self, frame: u32) -> bool {
