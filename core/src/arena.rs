@@ -275,6 +275,9 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
         if state.leaving.is_some() {
             self.sweep_leaving(state);
         }
+        if let Some(index) = state.buddy.late_fault() {
+            self.ledger.note_late_fault(self.pfn(index));
+        }
         let free = state.buddy.free_frames();
         self.free.store(free, Ordering::Relaxed);
         let difference = free as isize - state.folded as isize;

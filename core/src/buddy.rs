@@ -3,6 +3,7 @@
 //! Plain data of whoever holds the arena's lock. Frames are numbered inside the naturally aligned arena, whether or not
 //! all of it is spanned, so that alignment is arithmetic on the number.
 
+mod loose;
 mod range;
 mod set;
 mod summary;
@@ -17,6 +18,7 @@ use crate::config::{Config, Geometry};
 use crate::order::Order;
 use crate::sync::{AtomicU16, Ordering};
 use crate::tree::{Tree, Used};
+use loose::Loose;
 use summary::Summary;
 
 /// Which end of an arena a request takes from, so that what cannot move and what can meet in the middle.
@@ -39,6 +41,8 @@ pub(crate) struct Broken {
 
 /// The most trees an arena has.
 const TREES: usize = 512;
+/// The order of a row: the frames of a word.
+const ROW_ORDER: u32 = 6;
 /// The bit of [`Buddy::orders_free`] that says that the whole arena is free.
 pub(crate) const WHOLE_ARENA: u32 = 1 << 31;
 
@@ -55,6 +59,7 @@ pub(crate) struct Buddy<'m, C: Config> {
     free_frames: u32,
     summary: Summary<C>,
     used: [Used; TREES],
+    loose: Loose,
 }
 
 impl<'m, C: Config> Buddy<'m, C> {
@@ -70,7 +75,15 @@ impl<'m, C: Config> Buddy<'m, C> {
         const { Geometry::<C>::VALID };
         assert!(trees.len() == free_in_tree.len(), "a count for each tree");
         assert!(first_tree as usize + trees.len() <= Geometry::<C>::ARENA_TREES, "the trees lie in the arena");
-        Self { trees, free_in_tree, first_tree, free_frames: 0, summary: Summary::EMPTY, used: [Used::NONE; TREES] }
+        Self {
+            trees,
+            free_in_tree,
+            first_tree,
+            free_frames: 0,
+            summary: Summary::EMPTY,
+            used: [Used::NONE; TREES],
+            loose: Loose::NONE,
+        }
     }
 
     /// How many frames are free.
@@ -98,6 +111,7 @@ impl<'m, C: Config> Buddy<'m, C> {
             return None;
         }
         let last = below.unwrap_or(Self::ARENA_FRAMES).min(Self::ARENA_FRAMES).checked_sub(1 << order)?;
+        self.settle_for(order, end, last);
         self.take_block(order, end, last)
     }
 
@@ -200,6 +214,7 @@ impl<'m, C: Config> Buddy<'m, C> {
     ) -> u32 {
         let limit = below.unwrap_or(Self::ARENA_FRAMES).min(Self::ARENA_FRAMES);
         let Some(last) = limit.checked_sub(1) else { return 0 };
+        self.settle_for(0, end, last);
         let Some((tree, mut level, mut block)) = self.find(0, end, last) else { return 0 };
         let base = tree << Self::TOP;
         let mut taken = 0;
@@ -263,19 +278,18 @@ impl<'m, C: Config> Buddy<'m, C> {
 
     /// Frees the frames of `mask` in the aligned row of 64 frames of number `row`.
     ///
-    /// Returns those of them that were free already: they stay as they are, the others are freed.
+    /// Returns those of them that were free already: they stay as they are, the others are freed. Frames of trees of a
+    /// row and more are merged later, when it matters what they make together; a frame that turns out then to be free
+    /// twice is told by [`Buddy::late_fault`].
     pub(crate) fn free_row(&mut self, row: u32, mask: u64) -> u64 {
-        if mask == !0 && Self::TOP >= 6 {
-            let order = const { Order::new(6).unwrap() };
-            if self.free(row * 64, order).is_ok() {
-                return 0;
-            }
+        if Self::TOP >= ROW_ORDER {
+            return self.loosen(row, mask);
         }
         if mask & mask.wrapping_sub(1) == 0 {
             let Some(bit) = mask.checked_ilog2() else { return 0 };
             return if self.free(row * 64 + bit, Order::ZERO).is_ok() { 0 } else { mask };
         }
-        let trees = 64u32 >> Self::TOP.min(6);
+        let trees = 64u32 >> Self::TOP;
         let frames = 64 / trees;
         let mut refused = 0;
         for part in 0..trees {

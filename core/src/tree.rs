@@ -25,7 +25,8 @@ const WORDS: usize = 16;
 /// ```
 ///
 /// * Each free frame lies in exactly one block whose bit is set.
-/// * No two buddies are both set: they would be one block of the next level.
+/// * No two buddies are both set: they would be one block of the next level. Single frames that were freed lately are
+///   the exception, until somebody needs to know what they make together.
 ///
 /// So a tree of zeroes has nothing free, and the lowest set bit is the smallest block at the lowest address. Plain
 /// words: whoever holds the arena's lock is alone with them.
@@ -344,6 +345,25 @@ impl Tree {
         levels.fold(around, |free, level| spread(free | of_level(level))) | of_level(0)
     }
 
+    /// Frees the frames of `mask` in a row without merging them. Returns those that were free as single frames already.
+    #[inline(always)]
+    pub(crate) fn loosen(&mut self, row: u32, mask: u64, used: &mut Used) -> u64 {
+        let word = row as usize % WORDS;
+        let free = self.0[word];
+        self.0[word] = free | mask;
+        used.note(word, free | mask);
+        free & mask
+    }
+
+    /// Takes the single free frames out of a row; returns them, and those of them that lie in larger free blocks too.
+    #[inline]
+    pub(crate) fn gather_loose<C: Config>(&mut self, row: u32, used: &mut Used) -> (u64, u64) {
+        let word = row as usize % WORDS;
+        let singles = core::mem::take(&mut self.0[word]);
+        used.note(word, 0);
+        (singles, if singles == 0 { 0 } else { singles & self.row::<C>(row) })
+    }
+
     /// Frees the frames of `mask` in a row, none of which is free, merging all pairs of a level at once.
     ///
     /// `changed` is told how many more blocks of a level there are now.
@@ -374,8 +394,8 @@ impl Tree {
         changed(level, 1);
     }
 
-    /// The free blocks, if the invariants hold.
-    pub(crate) fn validate<C: Config>(&self, used: Used) -> Result<Counts<C>, &'static str> {
+    /// The free blocks, if the invariants hold; single frames may be not merged yet if the tree is `loose`.
+    pub(crate) fn validate<C: Config>(&self, used: Used, loose: bool) -> Result<Counts<C>, &'static str> {
         let mut counts = Counts::NONE;
         if (0..WORDS).any(|word| (self.0[word] != 0) != (used.0 >> word & 1 != 0)) {
             return Err("the note of the words in use is wrong");
@@ -385,7 +405,7 @@ impl Tree {
                 return Err("a bit past the last level is set");
             }
             let (level, frame) = Shape::<C>::block(bit);
-            if level < Shape::<C>::TOP && self.has(bit ^ 1) {
+            if level < Shape::<C>::TOP && self.has(bit ^ 1) && !(loose && level == 0) {
                 return Err("two buddies are free and not merged");
             }
             if (level + 1..=Shape::<C>::TOP).any(|above| self.has(Shape::<C>::node(above, frame))) {
@@ -482,9 +502,9 @@ mod tests {
         pub(super) fn every_block_splits_off_and_merges_back<C: Config>() {
             for (level, frame) in blocks::<C>() {
                 let (mut tree, mut used) = full::<C>();
-                let whole = tree.validate::<C>(used).unwrap();
+                let whole = tree.validate::<C>(used, false).unwrap();
                 tree.split::<C>(frame, level, C::HUGE_ORDER, &mut used);
-                let counts = tree.validate::<C>(used).unwrap();
+                let counts = tree.validate::<C>(used, false).unwrap();
                 assert_eq!(counts, whole.split(level, C::HUGE_ORDER));
                 assert!(!tree.any_free::<C>(frame, level));
                 // A buddy at each level on the way down.
@@ -492,7 +512,7 @@ mod tests {
                 assert_eq!(counts.frames(), (1 << C::HUGE_ORDER) - (1 << level));
                 assert_eq!(tree.merge::<C>(frame, level, &mut used), C::HUGE_ORDER);
                 assert_eq!(counts.merged(level, C::HUGE_ORDER), whole);
-                assert_eq!(tree.validate::<C>(used), Ok(whole));
+                assert_eq!(tree.validate::<C>(used, false), Ok(whole));
                 assert_eq!(tree.first_free::<C>(frame, level), Some(frame));
             }
         }
@@ -509,7 +529,7 @@ mod tests {
                 let mask = draw & lent & all;
                 lent &= !mask;
                 by_row.merge_row::<C>(0, mask, &mut used, |level, more| counts = counts.plus(level, more));
-                assert_eq!(by_row.validate::<C>(used), Ok(counts));
+                assert_eq!(by_row.validate::<C>(used, false), Ok(counts));
                 (0..row_frames).filter(|bit| mask >> bit & 1 != 0).for_each(|bit| {
                     by_frame.merge::<C>(bit, 0, &mut by_frame_used);
                 });
@@ -539,7 +559,7 @@ mod tests {
                     if !tree.any_free::<C>(place, other) {
                         let (mut tree, mut used) = (tree.clone(), used);
                         tree.merge::<C>(place, other, &mut used);
-                        if tree.validate::<C>(used) == Ok(Counts::NONE.plus(level, 1).plus(other, 1)) {
+                        if tree.validate::<C>(used, false) == Ok(Counts::NONE.plus(level, 1).plus(other, 1)) {
                             assert_eq!(
                                 (tree.first_of::<C>(level, used), tree.last_of::<C>(level, used)),
                                 (frame, frame)

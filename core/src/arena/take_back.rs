@@ -152,12 +152,7 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
                 }
             }
         }
-        let refused = if mask.is_power_of_two() {
-            let freed = state.buddy.free(first + mask.trailing_zeros(), Order::ZERO);
-            if freed.is_err() { mask } else { 0 }
-        } else {
-            state.buddy.free_row(row, mask)
-        };
+        let refused = state.buddy.free_row(row, mask);
         for bit in bits(refused) {
             self.ledger.note_late_fault(self.pfn(first + bit));
         }

@@ -16,6 +16,7 @@ impl<C: Config> Buddy<'_, C> {
         if count == 0 || align > C::ARENA_ORDER {
             return None;
         }
+        self.settle_all();
         let order = count.next_power_of_two().trailing_zeros().max(align);
         let (start, taken) = if order <= Self::TOP {
             (self.take_block(order, end, last)?, 1 << order)
@@ -33,6 +34,7 @@ impl<C: Config> Buddy<'_, C> {
     /// # Errors
     /// The first of them that is not free; nothing is taken then.
     pub(crate) fn take_at(&mut self, start: u32, count: u32) -> Result<(), u32> {
+        self.settle_all();
         let mut next = start;
         while next < start + count {
             match self.next_free_chunk(next, start + count) {
@@ -161,7 +163,8 @@ impl<C: Config> Buddy<'_, C> {
 
     /// Adds the free blocks of each order to `into`; wholly free trees are counted as the largest aligned blocks that
     /// runs of them make.
-    pub(crate) fn count_chunks(&self, into: &mut [usize; Order::COUNT]) {
+    pub(crate) fn count_chunks(&mut self, into: &mut [usize; Order::COUNT]) {
+        self.settle_all();
         for tree in 0..Geometry::<C>::ARENA_TREES as u32 {
             let counts = self.summary.counts(tree);
             (0..Self::TOP).for_each(|level| into[level as usize] += counts.of_level(level) as usize);
@@ -186,7 +189,7 @@ impl<C: Config> Buddy<'_, C> {
         for tree in 0..Geometry::<C>::ARENA_TREES as u32 {
             let broken = |what| Broken { what, tree };
             let counts = if self.spans(tree) {
-                self.tree(tree).validate::<C>(self.used[tree as usize]).map_err(broken)?
+                self.tree(tree).validate::<C>(self.used[tree as usize], self.loose.contains(tree)).map_err(broken)?
             } else {
                 Counts::NONE
             };

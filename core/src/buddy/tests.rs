@@ -140,10 +140,33 @@ fn a_second_free_is_refused_in_every_form() {
         assert_eq!(buddy.free(0, order(11)), Err(0), "a run of trees");
         assert_eq!(buddy.free_range(65, 20), Err(70));
         assert_eq!(buddy.free_range(100, 100), Err(128));
-        assert_eq!(buddy.free_row(0, !0), !0);
         assert_eq!(buddy.free_frames(), before);
         assert_eq!(buddy.free_row(1, 0b1100_0001), 0b0100_0000, "only what was lent is freed");
         assert_eq!(buddy.free_frames(), before + 2);
+        assert_eq!(buddy.free_row(0, 0b1000), 0, "a larger block shows when frames are merged");
+        buddy.settle_all();
+        assert_eq!((buddy.late_fault(), buddy.late_fault()), (Some(3), None));
+        assert_eq!(buddy.free_frames(), before + 2);
+    });
+}
+
+#[test]
+fn loose_frames_are_merged_before_it_matters() {
+    with_free(2, |buddy| {
+        buddy.take(order(9), End::Bottom, None).unwrap();
+        for row in 0..4 {
+            assert_eq!(buddy.free_row(row, !0), 0);
+        }
+        assert_eq!(buddy.take(order(8), End::Bottom, None), Some(0), "four rows are a block of order 8");
+        for row in 0..8 {
+            assert_eq!(buddy.free_row(row, 1), 0);
+        }
+        assert_eq!(buddy.free_row(0, 1), 1);
+        assert_eq!(buddy.take(Order::ZERO, End::Bottom, None), Some(0));
+        for row in 0..8 {
+            assert_eq!(buddy.free_row(row, if row == 0 { !0 } else { !1 }), 0);
+        }
+        assert_eq!(buddy.orders_free(), 1 << 9, "a tree that becomes whole is one at once");
     });
 }
 
