@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::frame::{FrameCount, FrameRange, FrameSpan, Pfn};
 use crate::frames::Frames;
 use crate::id::{CpuId, NodeId};
-use crate::ZoneKind;
+use crate::kind::ZoneKind;
 use crate::platform::{Context, Platform};
 
 loom::thread_local! {
