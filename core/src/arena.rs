@@ -8,6 +8,7 @@
 //! Frames are counted from the arena's naturally aligned base, so indexes have the alignment of frame numbers even where
 //! the arena's memory starts or ends in the middle.
 
+mod handover;
 mod take_back;
 
 use core::ops::Range;
@@ -18,11 +19,11 @@ use crate::frame::{FrameSpan, Pfn};
 use crate::frame_table::{FrameTable, FrameWord, Word};
 use crate::id::NodeId;
 use crate::kind::ZoneKind;
-use crate::ledger::{Hints, Ledger};
+use crate::ledger::{HINT_KINDS, Hints, Ledger};
 use crate::order::Order;
 use crate::pending::{PendingMap, ROW_FRAMES};
 use crate::platform::{Pinned, Platform};
-use crate::sync::{AtomicU16, AtomicU32, Lock, Ordering, Publish};
+use crate::sync::{AtomicU16, AtomicU32, Lock, Ordering, Publish, mutant};
 
 /// How a caller may come by a lock.
 pub(crate) enum Access<'a, P: Platform> {
@@ -91,7 +92,7 @@ pub(crate) struct Arena<'m, P: Platform, C: Config> {
     pending: PendingMap<'m>,
     ledger: &'m Ledger,
     hints: &'m Hints<'m>,
-    /// The buddy's free frames when the lock was last released.
+    /// The buddy's free frames when the lock was last released, and whether it has settled.
     free: AtomicU32,
     /// Whether some range is leaving service, so that pools let its frames pass.
     draining: AtomicU32,
@@ -143,11 +144,6 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
         self.node == node && !matches!(self.kind, ZoneKind::Dma | ZoneKind::Far)
     }
 
-    /// Its place among the arenas of its extent.
-    pub(crate) fn place(&self) -> usize {
-        self.place
-    }
-
     /// The frames it manages.
     pub(crate) fn span(&self) -> FrameSpan {
         self.span
@@ -169,11 +165,6 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
     pub(crate) fn below(&self, limit: Option<Pfn>) -> Option<u32> {
         let limit = limit?;
         (limit < self.span.end()).then(|| limit.number().saturating_sub(self.base) as u32)
-    }
-
-    /// Free frames when the lock was last released, and whether frames wait in the pending map. Advice.
-    pub(crate) fn glance(&self) -> (u32, bool) {
-        (self.free.load(Ordering::Relaxed), self.pending.is_dirty())
     }
 
     /// Whether a freed frame may stay in a CPU's pool: its tree is dense and nothing of it is leaving service. Advice.
@@ -245,29 +236,16 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
             self.absorb(&mut state);
         }
         let result = work(self, &mut state);
-        self.publish(&mut state);
-        drop(state);
+        if mutant("published_after_unlock") {
+            let free = state.buddy.free_frames();
+            drop(state);
+            self.free.store(free, Ordering::Relaxed);
+        } else {
+            self.publish(&mut state);
+            drop(state);
+        }
         self.settle();
         Ok(result)
-    }
-
-    /// Takes the lock again for as long as somebody left a frame while it was held.
-    #[inline]
-    fn settle(&self) {
-        while self.pending.left_behind() {
-            // Whoever holds it now will look after its own unlock.
-            let Some(mut state) = self.state.try_lock() else { return };
-            self.absorb(&mut state);
-            self.publish(&mut state);
-        }
-    }
-
-    #[cold]
-    fn absorb(&self, state: &mut State<'m, C>) {
-        self.pending.take(|row, mask| {
-            let row = row + self.first_row();
-            self.free_row_in(state, row, mask);
-        });
     }
 
     /// Publishes free frames and chunk kinds, and moves leaving frames out. Before every unlock.
@@ -425,13 +403,10 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
     }
 }
 
-/// The chunk kinds of `hints` from a buddy's free orders: whole arenas follow the orders.
+/// The chunk kinds of `hints` from a buddy's free orders: one for each order of a tree.
 fn chunk_kinds(orders_free: u32) -> u32 {
-    orders_free & 0x3ff | orders_free >> 31 << WHOLE_ARENA
+    orders_free & ((1 << HINT_KINDS) - 1)
 }
-
-/// The chunk kind of a wholly free arena.
-pub(crate) const WHOLE_ARENA: u32 = 10;
 
 /// The set bits of a word, lowest first.
 pub(crate) fn bits(mut mask: u64) -> impl Iterator<Item = u32> {

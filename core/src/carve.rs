@@ -97,7 +97,7 @@ impl<'m> Carver<'m> {
     /// # Panics
     /// If the plan that sized the metadata has forgotten something.
     fn places<T>(&mut self, count: usize) -> &'m mut [MaybeUninit<T>] {
-        let bytes = size_of::<T>() * count;
+        let bytes = size_of::<T>().checked_mul(count).expect("the plan has counted it");
         let skip = self.rest.as_ptr().align_offset(align_of::<T>());
         let rest = core::mem::take(&mut self.rest);
         let (place, rest) = rest.split_at_mut(skip).1.split_at_mut(bytes);
@@ -148,7 +148,9 @@ impl Plan {
 
     /// Room for `count` values of `T`, and for aligning the first.
     pub(crate) const fn and<T>(self, count: usize) -> Self {
-        Self { bytes: self.bytes + size_of::<T>() * count + align_of::<T>() - 1 }
+        // Saturating: a span of more frames than any metadata could describe must not seem to need little.
+        let bytes = size_of::<T>().saturating_mul(count).saturating_add(align_of::<T>() - 1);
+        Self { bytes: self.bytes.saturating_add(bytes) }
     }
 
     pub(crate) const fn bytes(self) -> usize {
@@ -190,6 +192,12 @@ mod tests {
         let (first, rest) = Metadata::new(&mut bytes).split_at(3).ok().unwrap();
         assert_eq!((first.len(), rest.len()), (3, 5));
         assert_eq!(rest.split_at(6).err().map(|whole| whole.len()), Some(5));
+    }
+
+    #[test]
+    fn what_no_metadata_could_hold_does_not_seem_small() {
+        assert_eq!(Plan::new().and::<u64>(usize::MAX / 4).bytes(), usize::MAX);
+        assert_eq!(Plan::new().and::<u64>(usize::MAX / 8).and::<u64>(9).bytes(), usize::MAX);
     }
 
     #[test]

@@ -39,7 +39,8 @@ pub struct Census {
 impl Census {
     /// Frames that users have: what the equation leaves.
     pub fn lent(&self) -> usize {
-        self.present - self.free - self.pooled - self.returning - self.reserved - self.offline
+        // Saturating: while frames move, some may be counted twice.
+        self.present.saturating_sub(self.free + self.pooled + self.returning + self.reserved + self.offline)
     }
 
     /// Frames that a user could have: free ones, wherever they lie.

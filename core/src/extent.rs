@@ -7,7 +7,7 @@
 use core::cell::Cell;
 use core::ops::Range;
 
-use crate::arena::{Access, Arena, Busy, Parts, WHOLE_ARENA};
+use crate::arena::{Access, Arena, Busy, Parts};
 use crate::buddy::{Buddy, End};
 use crate::carve::{Carver, Plan};
 use crate::config::{Config, Geometry};
@@ -55,7 +55,7 @@ impl Want {
 /// Which part of the arena numbered `number` (by aligned stretch) lies in `span`.
 const fn part_of<C: Config>(span: FrameSpan, number: usize) -> (usize, usize) {
     let frames = Geometry::<C>::ARENA_FRAMES;
-    let (first, last) = (number * frames, (number + 1) * frames);
+    let (first, last) = (number * frames, (number + 1).saturating_mul(frames));
     let start = if span.start().number() > first { span.start().number() } else { first };
     let end = if span.end().number() < last { span.end().number() } else { last };
     (start, end)
@@ -342,7 +342,9 @@ impl<'m, P: Platform, C: Config> Extent<'m, P, C> {
         let start = run[0].span().start();
         let beyond = want.limit.is_some_and(|limit| start.number() + want.count > limit.number());
         for (place, arena) in run.iter().enumerate() {
-            let whole = self.hints.first(1 << WHOLE_ARENA, arena.place()) == Some(arena.place());
+            // What is on its way may be what is missing.
+            let (free, moving) = arena.glance();
+            let whole = free as usize == frames || moving;
             let left = want.count - place * frames;
             let taken = if !whole || beyond {
                 Ok(false)

@@ -18,7 +18,7 @@ mod returns;
 use returns::ReturnBuffer;
 
 use crate::arena::{Access, Arena};
-use crate::config::{Config, Geometry};
+use crate::config::Config;
 use crate::extent::Want;
 use crate::flags::AllocFlags;
 use crate::frame::Pfn;
@@ -38,8 +38,10 @@ const NO_TREE: usize = usize::MAX;
 /// Where the single frames of one mobility come from.
 struct Side<'m, P: Platform, C: Config> {
     shelf: Shelf,
-    /// The first frame of the tree the magazine was last filled from.
+    /// The first frame of the tree the magazine was last filled from, and how many from there on are current: none if it
+    /// has no tree, so that no frame number at all, however wrong, is taken for one of it.
     tree: OwnerUsize,
+    current: OwnerUsize,
     /// That tree's arena, whose words most frames of the magazine have.
     arena: Publish<'m, Arena<'m, P, C>>,
     /// Frames of the next refill.
@@ -81,6 +83,7 @@ impl<'m, P: Platform, C: Config> Side<'m, P, C> {
             Self {
                 shelf,
                 tree: OwnerUsize::new(NO_TREE),
+                current: OwnerUsize::new(0),
                 arena: Publish::empty(),
                 batch: OwnerU32::new(C::REFILL_FRAMES),
             }
@@ -90,7 +93,13 @@ impl<'m, P: Platform, C: Config> Side<'m, P, C> {
     /// Whether `pfn` is of the tree the magazine was filled from.
     #[inline(always)]
     fn is_current(&self, pfn: Pfn) -> bool {
-        pfn.number() ^ self.tree.get() < Geometry::<C>::TREE_FRAMES
+        pfn.number().wrapping_sub(self.tree.get()) < self.current.get()
+    }
+
+    /// From now on it has no tree.
+    fn forget(&self) {
+        self.tree.set(NO_TREE);
+        self.current.set(0);
     }
 }
 
@@ -311,13 +320,16 @@ impl<'m, P: Platform, C: Config> FramePool<'m, P, C> {
     }
 
     /// Makes the tree around `index` the one that a magazine is filled from.
+    ///
+    /// Not while a range of its arena is leaving service: what is freed then must come by the trees.
     fn follow(&self, side: &Side<'m, P, C>, arena: &'m Arena<'m, P, C>, index: u32) {
-        let window = arena.tree_window(index);
-        // Without words, the bounds of the tree are all there is to tell a frame that is not managed.
-        let whole = (window.end - window.start) as usize == Geometry::<C>::TREE_FRAMES;
-        let first = arena.pfn(index).align_down(Geometry::<C>::TREE_FRAMES);
-        side.tree.set(if C::CHECKED || whole { first.number() } else { NO_TREE });
         side.arena.set(Some(arena));
+        if arena.is_draining() && !mutant("pool_follows_leaving") {
+            return side.forget();
+        }
+        let window = arena.tree_window(index);
+        side.tree.set(arena.pfn(window.start).number());
+        side.current.set((window.end - window.start) as usize);
     }
 
     /// Fills the magazine of an order; `false` if it has none, or memory is too short for that.
@@ -376,7 +388,7 @@ impl<'m, P: Platform, C: Config> FramePool<'m, P, C> {
             }
         }
         for side in &self.sides {
-            side.tree.set(NO_TREE);
+            side.forget();
         }
         self.returns.flush(pinned);
         self.home.set(None);
@@ -425,14 +437,21 @@ impl<'m, P: Platform, C: Config> FramePool<'m, P, C> {
     #[cold]
     pub(crate) fn honour(&self, pinned: &mut Pinned<P>, nodes: &Nodes<'m, P, C>, requests: &AtomicU32) {
         // Acquire: pairs with the Release of the request, so that what made it is seen (a range that is leaving).
-        let epoch = requests.load(Ordering::Acquire);
+        let order = if mutant("honour_relaxed") { Ordering::Relaxed } else { Ordering::Acquire };
+        let epoch = requests.load(order);
         if epoch == self.drained.get() {
             return;
         }
         self.drain(pinned, nodes);
-        // The request that was read before draining: one that came during it is still to be honoured.
-        let honoured = if mutant("drain_honours_late") { requests.load(Ordering::Acquire) } else { epoch };
+        // The request that was read before draining: what made a later one has not been seen.
+        let honoured = if mutant("drain_honours_late") { requests.load(Ordering::Relaxed) } else { epoch };
         self.drained.set(honoured);
+    }
+
+    /// The request that was honoured last.
+    #[cfg(all(test, loom))]
+    pub(crate) fn honoured(&self, _pinned: &mut Pinned<P>) -> u32 {
+        self.drained.get()
     }
 }
 

@@ -20,7 +20,7 @@ use bitfield_struct::bitfield;
 
 use crate::error::Place;
 use crate::order::{AlignedBlocks, Order};
-use crate::sync::{AtomicU32, Ordering};
+use crate::sync::{AtomicU32, Ordering, fence, mutant};
 
 /// What a frame is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -99,8 +99,11 @@ impl FrameWord {
 
     /// A single frame in a return buffer.
     pub(crate) const RETURNING: Self = Self::head(Kind::Returning, Order::ZERO);
-    /// A single frame in the pending map.
-    pub(crate) const PENDING: Self = Self::head(Kind::Pending, Order::ZERO);
+    /// The head of a block in the pending map.
+    pub(crate) const fn pending(order: Order) -> Self {
+        Self::head(Kind::Pending, order)
+    }
+
     /// A frame in its tree that was lent before.
     pub(crate) const FREE_AGAIN: Self = Self::head(Kind::Free, Order::ZERO);
     /// A frame that is not the allocator's.
@@ -234,6 +237,36 @@ impl<'m> FrameTable<'m> {
         Ok(())
     }
 
+    /// As [`check_lent`](Self::check_lent) without the lock, for a range that the caller says is its own.
+    ///
+    /// Another owner of the same block may be cutting it just now, and the head be seen gone before the new one is seen:
+    /// who finds nothing looks again. A cut at least halves the block, so there is an end to it.
+    pub(crate) fn check_lent_unlocked(&self, start: u32, count: u32) -> Result<(), NotLent> {
+        let mut checked = self.check_lent(start, count);
+        for _ in 0..Order::COUNT {
+            if checked.is_ok() || mutant("cut_unseen") {
+                break;
+            }
+            // Pairs with the Release of the old head's last word: the new heads are seen now.
+            fence(Ordering::Acquire);
+            checked = self.check_lent(start, count);
+        }
+        checked
+    }
+
+    /// Moves the lent block at `head` to the pending map, unless somebody else has just done so.
+    pub(crate) fn claim(&self, head: u32, order: Order) -> bool {
+        let (lent, pending) = (FrameWord::lent(order), FrameWord::pending(order));
+        if mutant("pending_without_claim") || mutant("twice_unguarded") {
+            self.set(head, pending);
+            return true;
+        }
+        let word = &self.words[(head - self.first) as usize];
+        // Release as in `set`. A read-modify-write, because a wrong free of the same block may run at the same time:
+        // the second must not overwrite what the next owner writes.
+        word.compare_exchange(lent.into_bits(), pending.into_bits(), Ordering::Release, Ordering::Relaxed).is_ok()
+    }
+
     /// Marks every frame of a range that [`check_lent`](Self::check_lent) has passed as free. What is left of blocks
     /// that the range cuts becomes blocks of its own.
     pub(crate) fn free_lent(&self, start: u32, count: u32) {
@@ -245,11 +278,15 @@ impl<'m> FrameTable<'m> {
                 return;
             };
             let block_end = head + word.order().frames() as u32;
-            self.set(head, FrameWord::FREE_AGAIN);
-            self.lend(head, next - head);
+            // What is left may be somebody else's, who looks for his head without the lock: the new heads stand before
+            // the old one goes.
             if block_end > end {
                 self.lend(end, block_end - end);
             }
+            let mut left = AlignedBlocks::new(head as usize, (next - head) as usize, Order::MAX);
+            let shrunk = left.next().map_or(FrameWord::FREE_AGAIN, |(_, order)| FrameWord::lent(order));
+            left.for_each(|(head, order)| self.set(head as u32, FrameWord::lent(order)));
+            self.set(head, shrunk);
             next = block_end;
         }
     }

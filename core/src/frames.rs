@@ -11,12 +11,13 @@ use crate::extent::Want;
 use crate::flags::AllocFlags;
 use crate::frame::{FrameCount, FrameRange, FrameSpan, Pfn};
 use crate::frame_pool::FramePool;
+use crate::frame_table::FrameWord;
 use crate::id::NodeId;
 use crate::node::{self, Miss, Nodes};
 use crate::order::{Block, Order};
 use crate::platform::{Context, Pinned, Platform};
 use crate::policy::{Policy, Route};
-use crate::sync::{AtomicU32, Lock, Ordering, PerCpu, Publish, const_fn};
+use crate::sync::{AtomicU32, Lock, Ordering, PerCpu, Publish, const_fn, mutant};
 use crate::zone::Mark;
 
 /// What a request asks for beyond one block under the local policy.
@@ -83,7 +84,7 @@ pub struct Frames<'m, P: Platform, C: Config = Checked> {
     /// Held while memory comes or goes; before every other lock.
     pub(crate) registry: Lock<P, ()>,
     /// Counts the requests to drain; a pool that has honoured fewer is asked.
-    drain_requests: AtomicU32,
+    pub(crate) drain_requests: AtomicU32,
     /// The most frames that a magazine may hold on this machine.
     pub(crate) pool_limit: AtomicU32,
     pub(crate) on_low: Publish<'m, fn(NodeId)>,
@@ -412,7 +413,8 @@ impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
         }
         let mut start = span.start();
         while start < span.end() {
-            let next = Pfn::new(start.number().saturating_add(group)).align_down(group).min(span.end());
+            let boundary = start.align_down(group).checked_add(FrameCount::new(group));
+            let next = boundary.map_or(span.end(), |boundary| boundary.min(span.end()));
             self.free_held(pinned, start, next)?;
             start = next;
         }
@@ -432,6 +434,9 @@ impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
             self.free_held(pinned, part_end, end)?;
             arena.free_in(state, index, count)
         });
+        if mutant("word_after_unlock") && freed == Ok(Ok(())) {
+            arena.table.set(index, FrameWord::FREE_AGAIN);
+        }
         freed.unwrap_or(Ok(()))
     }
 
@@ -439,7 +444,9 @@ impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
     fn free_interrupting(&self, span: FrameSpan) -> Result<(), FreeError> {
         for (arena, part) in self.parts(span) {
             let arena = arena.ok_or(FreeError::NotManaged(part.start()))?;
-            arena.check_words(arena.index(part.start()), part.count().get() as u32)?;
+            let (index, count) = (arena.index(part.start()), part.count().get() as u32);
+            let checked = arena.with(Access::Try, |arena, state| arena.check_in(state, index, count));
+            checked.unwrap_or_else(|Busy| arena.check_words(index, count))?;
         }
         for (arena, part) in self.parts(span) {
             let arena = arena.ok_or(FreeError::NotManaged(part.start()))?;

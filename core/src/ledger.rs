@@ -107,8 +107,8 @@ pub(crate) struct Hints<'m> {
     words_per_order: usize,
 }
 
-/// The kinds of chunk that hints tell apart: orders 0 to 9, and whole arenas.
-pub(crate) const HINT_KINDS: usize = 11;
+/// The kinds of chunk that hints tell apart: orders 0 to 9.
+pub(crate) const HINT_KINDS: usize = 10;
 
 impl<'m> Hints<'m> {
     /// The words that hints over `arenas` arenas need.

@@ -8,9 +8,21 @@
 //! preemptions is `LOOM_MAX_PREEMPTIONS`, 2 if unset.
 
 #[cfg(test)]
+mod drain;
+#[cfg(test)]
+mod exhaustion;
+#[cfg(test)]
+mod fold;
+#[cfg(test)]
 mod machine;
 #[cfg(test)]
 mod pending;
+#[cfg(test)]
+mod split;
+#[cfg(test)]
+mod twice;
+#[cfg(test)]
+mod word;
 
 use std::cell::Cell;
 

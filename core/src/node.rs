@@ -150,8 +150,10 @@ impl<'m, P: Platform, C: Config> Nodes<'m, P, C> {
     /// The arena that manages a frame. A load or two, and one more for each range that shares the aligned stretch.
     #[inline]
     pub(crate) fn arena_of(&self, pfn: Pfn) -> Option<&'m Arena<'m, P, C>> {
+        // Before the first slot: who sees the directory sees where it starts.
+        let directory = self.directory.slice();
         let slot = (pfn.number() >> C::ARENA_ORDER).wrapping_sub(self.first_slot.load(Ordering::Relaxed));
-        let mut next = self.directory.slice().get(slot)?.get();
+        let mut next = directory.get(slot)?.get();
         while let Some(arena) = next {
             if arena.span().contains(pfn) {
                 return Some(arena);
@@ -271,10 +273,15 @@ impl<'m, P: Platform, C: Config> Nodes<'m, P, C> {
             let Some(node) = self.all().get(number).filter(|node| route.allowed.contains(node.id)) else { continue };
             for &kind in kinds {
                 let zone = node.zone(kind);
-                if !zone.is_populated() || !zone.affords(want.count, mark, kinds[0]) {
+                if !zone.is_populated() {
                     continue;
                 }
-                match zone.take(access, want) {
+                let affords = || zone.affords(want.count, mark, kinds[0]);
+                let taken = match affords() || zone.catch_up(access) == Ok(true) && affords() {
+                    true => zone.take(access, want),
+                    false => Ok(None),
+                };
+                match taken {
                     Ok(Some(pfn)) => return Ok((pfn, node.id)),
                     Ok(None) => {}
                     Err(Busy) => miss = Miss::Busy,

@@ -41,7 +41,13 @@ impl<'m> PendingMap<'m> {
     /// The caller must then try the lock, and take if it gets it.
     pub(crate) fn post(&self, row: u32, mask: u64) -> u64 {
         // Release: the freer's last use of the frames comes before their next use; pairs with Acquire in `take`.
-        let before = self.rows[row as usize].fetch_or(mask, Ordering::Release);
+        let before = if mutant("posted_without_rmw") || mutant("twice_unguarded") {
+            let before = self.rows[row as usize].load(Ordering::Relaxed);
+            self.rows[row as usize].store(before | mask, Ordering::Release);
+            before
+        } else {
+            self.rows[row as usize].fetch_or(mask, Ordering::Release)
+        };
         // Release: who sees the group sees the row; pairs with Acquire in `take`.
         self.dirty.fetch_or(1 << (row / self.rows_per_group), Ordering::Release);
         if !mutant("freer_fence") {
@@ -76,8 +82,9 @@ impl<'m> PendingMap<'m> {
 
     /// Empties the map into `each(row, mask)`. Only for the holder of the arena's lock.
     pub(crate) fn take(&self, mut each: impl FnMut(u32, u64)) {
-        // Acquire: pairs with the Release on the group in `post`, so the rows behind it are seen.
-        let mut groups = self.dirty.swap(0, Ordering::Acquire);
+        // Acquire: pairs with the Release on the group in `post`, so the rows behind it are seen. Release: who sees the
+        // map clean sees what the holder said before it emptied it.
+        let mut groups = self.dirty.swap(0, Ordering::AcqRel);
         while groups != 0 {
             let group = groups.trailing_zeros();
             groups &= groups - 1;

@@ -32,7 +32,7 @@ impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
 
     /// All the metadata of an instance that manages the whole of `span` as one range.
     pub const fn metadata_size(span: FrameSpan, cpus: usize, nodes: usize) -> usize {
-        Self::base_metadata_size(span, cpus, nodes) + Self::memory_metadata_size(span)
+        Self::base_metadata_size(span, cpus, nodes).saturating_add(Self::memory_metadata_size(span))
     }
 
     /// Makes the instance one of `cpus` CPUs and `nodes` nodes, whose memory will lie inside `span`.

@@ -121,11 +121,11 @@ impl<'m, P: Platform, C: Config> Zone<'m, P, C> {
         let after = before.map_or(self.lowest.get(), |before| before.next.get());
         extent.previous.set(before);
         extent.next.set(after);
+        let drift: usize = extent.arenas().iter().map(Arena::fold_threshold).sum();
+        self.drift.fetch_add(drift, Ordering::Relaxed);
         // Last the links that lead here: who follows them finds a whole extent.
         before.map_or(&self.lowest, |before| &before.next).set(Some(extent));
         after.map_or(&self.highest, |after| &after.previous).set(Some(extent));
-        let drift: usize = extent.arenas().iter().map(Arena::fold_threshold).sum();
-        self.drift.fetch_add(drift, Ordering::Relaxed);
     }
 
     /// From its lowest frame to its highest, holes included.
@@ -165,6 +165,19 @@ impl<'m, P: Platform, C: Config> Zone<'m, P, C> {
         self.arenas().map(|arena| arena.glance().0 as usize).sum()
     }
 
+    /// Waits for the frees that are on their way from a pending map; `false` if there are none.
+    pub(crate) fn catch_up(&self, access: Access<'_, P>) -> Result<bool, Busy> {
+        let mut moved = Ok(false);
+        for arena in self.arenas() {
+            match arena.catch_up(access) {
+                Ok(false) => {}
+                Ok(true) => moved = moved.map(|_| true),
+                Err(Busy) => moved = Err(Busy),
+            }
+        }
+        moved
+    }
+
     /// Whether `count` frames may go without sinking below `mark`.
     ///
     /// The folded count decides while it is clear of the mark by more than it may be off, else the arenas are summed.
@@ -178,9 +191,10 @@ impl<'m, P: Platform, C: Config> Zone<'m, P, C> {
         // What counts are the frames that stay; a request that could go elsewhere also leaves the protection alone.
         let needed = count.saturating_add(keep).saturating_add(if top > self.kind { self.protection(top) } else { 0 });
         if needed == count {
-            // Without marks only the trees themselves can say no: frames in the pending map are counted nowhere yet.
+            // Without marks only the trees themselves can say no.
             return true;
         }
+        // Frames in the pending map are counted nowhere yet: who must not miss them lets the zone catch up.
         let (free, drift) = (self.ledger.free_frames(), self.drift.load(Ordering::Relaxed));
         free >= needed.saturating_add(drift) || self.free_frames() >= needed
     }

@@ -1,4 +1,4 @@
-//! The way back into an arena: what is checked of a free, and what is left for the holder of the lock.
+//! The way back into an arena: what is checked of a free that has the lock.
 
 use super::{Access, Arena, State, bits, trees_marked};
 use crate::config::Config;
@@ -7,6 +7,7 @@ use crate::frame_table::{FrameWord, Kind, NotLent};
 use crate::order::Order;
 use crate::pending::ROW_FRAMES;
 use crate::platform::{Pinned, Platform};
+use crate::sync::mutant;
 
 impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
     /// Takes back any part of what is lent, all of it or nothing. Only with the lock held.
@@ -15,7 +16,8 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
             let freed = state.buddy.free(start, order);
             return match freed {
                 Ok(()) => {
-                    if C::CHECKED {
+                    // Before the unlock: after it the frames may be lent again, and the word be the next owner's.
+                    if C::CHECKED && !mutant("word_after_unlock") {
                         self.table.set(start, FrameWord::FREE_AGAIN);
                     }
                     Ok(())
@@ -70,25 +72,6 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
             }
         }
         Ok(())
-    }
-
-    /// As [`check_in`](Self::check_in) without the lock, by the words alone.
-    pub(crate) fn check_words(&self, start: u32, count: u32) -> Result<(), FreeError> {
-        let found = if C::CHECKED {
-            self.table.check_lent(start, count).err()
-        } else {
-            let mut words = (start..start + count).map(|index| NotLent { index, word: self.table.get(index) });
-            words.find(|found| matches!(found.word.kind(), Kind::Reserved | Kind::Offline))
-        };
-        let Some(NotLent { index, word }) = found else { return Ok(()) };
-        let pfn = self.pfn(index);
-        Err(match word.kind() {
-            Kind::Reserved => FreeError::Reserved(pfn),
-            Kind::Offline => FreeError::Offline(pfn),
-            Kind::Slab | Kind::LargeHead | Kind::LargeTail => FreeError::InUse(pfn),
-            Kind::Free | Kind::Lent if !word.used() => FreeError::NeverLent(pfn),
-            _ => FreeError::AlreadyFree(pfn, word.place().unwrap_or(Place::Tree)),
-        })
     }
 
     /// Says what a frame is that is not lent.
@@ -177,41 +160,5 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
         if state.buddy.free(index, order).is_err() {
             self.ledger.note_late_fault(self.pfn(index));
         }
-    }
-
-    /// Leaves frames for the holder of the lock, from a context that could not take it.
-    ///
-    /// The frames lie within one row each; the caller has checked their words.
-    pub(crate) fn post(&self, start: u32, count: u32) -> Result<(), FreeError> {
-        if C::CHECKED {
-            // The frames are still the caller's: what is left of blocks that the range cuts is headed anew.
-            self.table.free_lent(start, count);
-        }
-        let mut index = start;
-        let mut result = Ok(());
-        while index < start + count {
-            let bit = index % ROW_FRAMES;
-            let fits = (ROW_FRAMES - bit).min(start + count - index);
-            let mask = (!0 >> (ROW_FRAMES - fits)) << bit;
-            if C::CHECKED {
-                self.table.fill(index, fits, FrameWord::PENDING);
-            }
-            let twice = self.pending.post(index / ROW_FRAMES - self.first_row(), mask);
-            if twice != 0 {
-                result = Err(FreeError::AlreadyFree(self.pfn(index - bit + twice.trailing_zeros()), Place::Pending));
-            }
-            index += fits;
-        }
-        self.settle_if_free();
-        result
-    }
-
-    /// The freer's half of the hand-over: `post` has fenced, now the lock is tried.
-    fn settle_if_free(&self) {
-        let Some(mut state) = self.state.try_lock() else { return };
-        self.absorb(&mut state);
-        self.publish(&mut state);
-        drop(state);
-        self.settle();
     }
 }

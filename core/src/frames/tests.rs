@@ -64,6 +64,7 @@ fn exhaust<C: Config>(memory: FrameSpan) {
 fn every_frame_is_lent_once_and_comes_home() {
     exhaust::<Tiny>(span(0, 64));
     exhaust::<Tiny>(span(61, 200));
+    exhaust::<Tiny>(span(usize::MAX - 150, 149));
     if !cfg!(miri) {
         exhaust::<Checked>(span(3, 5000));
         exhaust::<Fast>(span(3, 5000));
@@ -410,6 +411,41 @@ fn an_interrupt_that_fills_the_pool_before_a_refill_costs_no_frame() {
         }
         assert_whole(&frames);
     }
+}
+
+#[test]
+fn an_interrupt_leaves_parts_of_a_block_behind() {
+    for cut in 1..8 {
+        let frames = machine::<Tiny>(span(0, 128), 1);
+        let block = frames.alloc(order(3), AllocFlags::empty()).unwrap().into_raw().0;
+        let rest = Pfn::new(block.number() + cut);
+        let arena = frames.nodes.arena_of(block).unwrap();
+        let left = arena.with(Access::Try, |_, _| {
+            Sim::interrupting(|| {
+                frames.free_raw(rest, FrameCount::new(8 - cut)).unwrap();
+                let twice = frames.free_raw(rest, FrameCount::new(1));
+                (twice, frames.free_raw(block, FrameCount::new(cut)))
+            })
+        });
+        let (twice, first) = left.unwrap();
+        assert_eq!(twice, Err(FreeError::AlreadyFree(rest, Place::Pending)), "cut at {cut}");
+        assert_eq!(first, Ok(()));
+        assert_whole(&frames);
+    }
+}
+
+#[test]
+fn no_frame_number_is_taken_for_one_of_an_empty_pool() {
+    let frames = machine::<Fast>(span(0, 1 << 16), 1);
+    let held = one(&frames);
+    for wrong in [usize::MAX - 1, usize::MAX - 300, 1 << 16] {
+        let error = FreeError::NotManaged(Pfn::new(wrong));
+        assert_eq!(free_one(&frames, Pfn::new(wrong)), Err(error), "while the pool has a tree");
+        frames.drain();
+        assert_eq!(free_one(&frames, Pfn::new(wrong)), Err(error), "when it has none");
+    }
+    free_one(&frames, held).unwrap();
+    assert_whole(&frames);
 }
 
 #[test]

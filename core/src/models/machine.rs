@@ -5,12 +5,15 @@ use core::cell::Cell;
 use core::mem::MaybeUninit;
 use std::sync::Arc;
 
+use crate::arena::Arena;
 use crate::carve::Metadata;
 use crate::config::Config;
+use crate::flags::AllocFlags;
 use crate::frame::{FrameCount, FrameRange, FrameSpan, Pfn};
 use crate::frames::Frames;
 use crate::id::{CpuId, NodeId};
 use crate::kind::ZoneKind;
+use crate::order::Order;
 use crate::platform::{Context, Platform};
 
 loom::thread_local! {
@@ -43,6 +46,17 @@ unsafe impl Platform for Cpus {
 /// Trees of 8 frames, arenas of 64.
 pub(super) struct Tiny;
 impl Config for Tiny {
+    const HUGE_ORDER: u32 = 3;
+    const ARENA_ORDER: u32 = 6;
+    const POOL_FRAMES: u32 = 4;
+    const REFILL_FRAMES: u32 = 2;
+    const DENSE_BELOW_FRAMES: u32 = 8;
+}
+
+/// The same without words for what is lent.
+pub(super) struct TinyFast;
+impl Config for TinyFast {
+    const CHECKED: bool = false;
     const HUGE_ORDER: u32 = 3;
     const ARENA_ORDER: u32 = 6;
     const POOL_FRAMES: u32 = 4;
@@ -101,6 +115,11 @@ impl<C: Config> Machine<C> {
         self.frames.free_raw(Pfn::new(frame), FrameCount::new(1))
     }
 
+    /// The arena of a frame.
+    pub(super) fn arena(&self, frame: usize) -> &'static Arena<'static, Cpus, C> {
+        self.frames.nodes.arena_of(Pfn::new(frame)).unwrap()
+    }
+
     /// Free frames in the trees, without a lock, so that nothing is settled by looking.
     pub(super) fn free_in_trees(&self) -> usize {
         self.frames.census().free
@@ -110,6 +129,11 @@ impl<C: Config> Machine<C> {
 /// Names frames `start..start + count`.
 pub(super) fn span(start: usize, count: usize) -> FrameSpan {
     FrameSpan::new(Pfn::new(start), FrameCount::new(count)).unwrap()
+}
+
+/// One frame, lent.
+pub(super) fn alloc<C: Config>(machine: &Machine<C>) -> Option<usize> {
+    machine.frames.alloc_raw(Order::ZERO, AllocFlags::TRY).ok().map(Pfn::number)
 }
 
 /// Starts a thread of the model as CPU `cpu`.

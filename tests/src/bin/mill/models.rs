@@ -4,4 +4,23 @@
 //! `cargo loom` instead of passing it.
 
 /// Name of a model and how many mutants it has.
-pub(crate) const MODELS: &[(&str, usize)] = &[("pending", 2), ("pending_three", 2)];
+pub(crate) const MODELS: &[(&str, usize)] = &[
+    ("drain", 2),
+    ("drain_refilled", 1),
+    ("exhaustion_arenas", 1),
+    ("exhaustion_lock", 1),
+    ("exhaustion_mark", 2),
+    ("exhaustion_pending", 3),
+    ("fold", 1),
+    ("pending", 2),
+    ("pending_three", 2),
+    ("split", 1),
+    ("split_pending", 1),
+    ("twice_held", 1),
+    ("twice_held_fast", 1),
+    ("twice_posted", 1),
+    ("twice_racing", 1),
+    ("twice_racing_fast", 1),
+    ("word", 1),
+    ("word_mailed", 1),
+];
