@@ -58,6 +58,8 @@ pub(crate) struct State<'m, C: Config> {
     pub(crate) leaving: Option<Range<u32>>,
     /// Bit t: tree t has frames that are reserved or offline, so a free must look at their words at every level.
     special: [u64; 8],
+    /// Whether any tree is.
+    any_special: bool,
     /// Bit t: tree t has lent blocks, so a fresh word does not prove that a frame was never lent.
     lent_blocks: [u64; 8],
 }
@@ -111,6 +113,7 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
             misled: false,
             leaving: None,
             special: [0; 8],
+            any_special: false,
             lent_blocks: [0; 8],
         };
         Self {
@@ -292,6 +295,7 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
     pub(crate) fn mark_reserved(&self, state: &mut State<'m, C>, part: Range<u32>) {
         self.table.fill(part.start, part.end - part.start, FrameWord::RESERVED);
         mark_trees::<C>(&mut state.special, &part);
+        state.any_special = true;
         self.ledger.book_reserved((part.end - part.start) as isize);
     }
 
@@ -299,6 +303,7 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
     pub(crate) fn mark_offline(&self, state: &mut State<'m, C>, part: Range<u32>) {
         self.table.fill(part.start, part.end - part.start, FrameWord::OFFLINE);
         mark_trees::<C>(&mut state.special, &part);
+        state.any_special = true;
         self.ledger.book_offline((part.end - part.start) as isize);
     }
 

@@ -254,7 +254,11 @@ impl<'m, C: Config> Buddy<'m, C> {
         if self.tree(tree).any_free::<C>(frame, order) {
             return self.refuse(index, order);
         }
-        self.give_block(tree, frame, order);
+        if order == 0 && Self::TOP >= ROW_ORDER {
+            self.loosen(index / 64, 1 << (index % 64));
+        } else {
+            self.give_block(tree, frame, order);
+        }
         Ok(())
     }
 
@@ -274,6 +278,9 @@ impl<'m, C: Config> Buddy<'m, C> {
         );
         self.summary.merged(tree, order, level);
         self.settle(tree, 1 << order);
+        if self.loose.contains(tree) && self.free_in(tree) >= Self::TREE_FRAMES {
+            self.settle_tree(tree);
+        }
     }
 
     /// Frees the frames of `mask` in the aligned row of 64 frames of number `row`.
@@ -335,13 +342,21 @@ impl<'m, C: Config> Buddy<'m, C> {
         self.summary.split(tree, order, level);
     }
 
-    /// Counts `more` free frames in `tree`, modulo 2^16.
+    /// Counts `more` free frames in `tree`, modulo 2^16, and tells whether it has any.
     #[inline(always)]
     fn settle(&mut self, tree: u32, more: u16) {
+        self.count(tree, more);
+        self.summary.settle(tree);
+    }
+
+    /// Counts `more` free frames in `tree`, modulo 2^16; returns how many there are.
+    #[inline(always)]
+    fn count(&mut self, tree: u32, more: u16) -> u32 {
         let count = &self.free_in_tree[(tree - self.first_tree) as usize];
         // Relaxed: the lock orders its holders, and pools read it as advice.
-        count.store(count.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
+        let now = count.load(Ordering::Relaxed).wrapping_add(more);
+        count.store(now, Ordering::Relaxed);
         self.free_frames = self.free_frames.wrapping_add_signed(i32::from(more as i16));
-        self.summary.settle(tree);
+        u32::from(now)
     }
 }

@@ -187,64 +187,56 @@ impl<'m, P: Platform, C: Config> FramePool<'m, P, C> {
         self.rack.push(Shelf::FIXED, pfn.number(), self.limit.get())
     }
 
-    /// Takes back any block that is lent as such and has a magazine; `false` if this one is not, or is managed by nobody.
+    /// Takes back any single frame that is lent on its own; `false` if this one is not, or is managed by nobody.
     #[inline(never)]
-    pub(crate) fn put_any(&self, pinned: &mut Pinned<P>, nodes: &Nodes<'m, P, C>, head: Pfn, order: Order) -> bool {
-        let single = order == Order::ZERO;
-        if single && self.returns.join(head) {
+    pub(crate) fn put_single(&self, pinned: &mut Pinned<P>, nodes: &Nodes<'m, P, C>, pfn: Pfn) -> bool {
+        if self.returns.join(pfn) {
             return true;
         }
-        let Some(arena) = self.arena_of(nodes, head) else { return false };
-        let index = arena.index(head);
-        if C::CHECKED && arena.table.get(index) != FrameWord::lent(order) {
+        let Some(arena) = self.arena_of(nodes, pfn) else { return false };
+        let index = arena.index(pfn);
+        if C::CHECKED && arena.table.get(index) != FrameWord::lent(Order::ZERO) {
             return false;
         }
-        let side = self.side_of(head, arena.kind());
-        let welcome = arena.pools_on(self.node()) && (side.is_current(head) | arena.keeps_dense(index) | !single);
-        let mut word = FrameWord::pooled(order);
-        if !welcome || !self.keep(pinned, nodes, arena, side, head, order) {
-            if !single {
-                return false;
-            }
-            self.returns.add(pinned, arena, head);
-            word = FrameWord::RETURNING;
+        let welcome = arena.keeps_dense(index) || self.sides.iter().any(|side| side.is_current(pfn));
+        let kept = welcome
+            && arena.pools_on(self.node())
+            && self.rack.push(self.side_of(pfn, arena.kind()).shelf, pfn.number(), self.limit.get());
+        if !kept {
+            self.returns.add(pinned, arena, pfn);
         }
         if C::CHECKED {
+            let word = if kept { FrameWord::pooled(Order::ZERO) } else { FrameWord::RETURNING };
             arena.table.set(index, word);
         }
         true
     }
 
-    /// Puts a freed block into its magazine, if it is whole in the arena and there is room or room can be made.
-    #[inline(always)]
-    fn keep(
-        &self,
-        pinned: &Pinned<P>,
-        nodes: &Nodes<'m, P, C>,
-        arena: &'m Arena<'m, P, C>,
-        side: &Side<'m, P, C>,
-        head: Pfn,
-        order: Order,
-    ) -> bool {
-        let shelf =
-            if order == Order::ZERO { side.shelf } else { Shelf::of(order.index(), side.shelf != Shelf::FIXED) };
+    /// Keeps a block that is lent as such and has a magazine, which is made room in if it is full; `false` if this one is
+    /// not, or is managed by nobody.
+    #[inline(never)]
+    pub(crate) fn put_block(&self, pinned: &mut Pinned<P>, nodes: &Nodes<'m, P, C>, head: Pfn, order: Order) -> bool {
+        let Some(arena) = self.arena_of(nodes, head) else { return false };
+        let index = arena.index(head);
+        let shelf = Shelf::of(order.index(), self.side_of(head, arena.kind()).shelf != Shelf::FIXED);
         // Magazines of blocks are for machines large enough to fill those of single frames.
         let limit = self.limit.get();
-        let fits = order == Order::ZERO
-            || limit >= C::POOL_FRAMES
-                && !arena.is_draining()
-                && arena.span().contains(Pfn::new(head.number() + order.frames() - 1));
-        if !fits {
+        let welcome = limit >= C::POOL_FRAMES
+            && shelf.capacity() != 0
+            && arena.pools_on(self.node())
+            && !arena.is_draining()
+            && arena.span().contains(Pfn::new(head.number() + order.frames() - 1));
+        if !welcome || C::CHECKED && arena.table.get(index) != FrameWord::lent(order) {
             return false;
         }
-        if self.rack.push(shelf, head.number(), limit) {
-            return true;
+        if !self.rack.push(shelf, head.number(), limit) {
+            self.spill(pinned, nodes, shelf, order, shelf.capacity().div_ceil(2));
+            self.rack.push(shelf, head.number(), limit);
         }
-        if order == Order::ZERO || shelf.capacity() == 0 {
-            return false;
+        if C::CHECKED {
+            arena.table.set(index, FrameWord::pooled(order));
         }
-        self.spill(pinned, nodes, shelf, order, shelf.capacity().div_ceil(2));
-        self.rack.push(shelf, head.number(), limit)
+        true
     }
 
     /// The node that its frames come from.

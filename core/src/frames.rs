@@ -368,7 +368,13 @@ impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
         if order == Order::ZERO && pool.put(&mut pinned, head) {
             return true;
         }
-        !pool.is_asked(&self.drain_requests) && pool.put_any(&mut pinned, &self.nodes, head, order)
+        if pool.is_asked(&self.drain_requests) {
+            return false;
+        }
+        match order {
+            Order::ZERO => pool.put_single(&mut pinned, &self.nodes, head),
+            _ => pool.put_block(&mut pinned, &self.nodes, head, order),
+        }
     }
 
     #[cold]

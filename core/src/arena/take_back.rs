@@ -43,7 +43,7 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
         let plain = if C::CHECKED {
             self.table.get(start) == FrameWord::lent(order)
         } else {
-            !trees_marked::<C>(&state.special, &(start..start + count))
+            !state.any_special || !trees_marked::<C>(&state.special, &(start..start + count))
         };
         plain.then_some(order)
     }
@@ -62,7 +62,7 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
 
     /// Without words for what is lent, reserved and offline frames still have theirs.
     fn check_special(&self, state: &State<'m, C>, start: u32, count: u32) -> Result<(), FreeError> {
-        if !trees_marked::<C>(&state.special, &(start..start + count)) {
+        if !state.any_special || !trees_marked::<C>(&state.special, &(start..start + count)) {
             return Ok(());
         }
         for index in start..start + count {
@@ -127,7 +127,7 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
             for bit in bits(mask) {
                 self.table.set(first + bit, FrameWord::FREE_AGAIN);
             }
-        } else if trees_marked::<C>(&state.special, &(first..first + ROW_FRAMES)) {
+        } else if state.any_special && trees_marked::<C>(&state.special, &(first..first + ROW_FRAMES)) {
             for bit in bits(mask) {
                 if self.check_special(state, first + bit, 1).is_err() {
                     mask &= !(1 << bit);

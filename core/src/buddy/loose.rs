@@ -44,16 +44,19 @@ impl<C: Config> Buddy<'_, C> {
     const ROWS: u32 = 1 << Self::TOP.saturating_sub(ROW_ORDER);
 
     /// Frees frames of a row without merging them; returns those that were free as single frames already.
+    ///
+    /// While a tree is loose its single frames are counted as frames, not as blocks.
     #[inline]
     pub(super) fn loosen(&mut self, row: u32, mask: u64) -> u64 {
         let (tree, row) = (row / Self::ROWS, row % Self::ROWS);
+        if !self.loose.contains(tree) {
+            self.loose.add(tree);
+            self.summary.loosen(tree);
+        }
         let place = (tree - self.first_tree) as usize;
         let refused = self.trees[place].loosen(row, mask, &mut self.used[tree as usize % TREES]);
         let more = (mask & !refused).count_ones();
-        self.summary.change(tree, 0, more as i32);
-        self.settle(tree, more as u16);
-        self.loose.add(tree);
-        if self.free_in(tree) >= Self::TREE_FRAMES {
+        if self.count(tree, more as u16) >= Self::TREE_FRAMES {
             self.settle_tree(tree);
         }
         refused
@@ -89,8 +92,9 @@ impl<C: Config> Buddy<'_, C> {
     }
 
     /// Merges the loose frames of a tree. A frame that lies in a larger free block was freed twice and is dropped.
-    fn settle_tree(&mut self, tree: u32) {
+    pub(super) fn settle_tree(&mut self, tree: u32) {
         self.loose.remove(tree);
+        self.summary.tighten(tree);
         let mut twice = 0;
         for row in 0..Self::ROWS {
             let words = &mut self.trees[(tree - self.first_tree) as usize];
@@ -99,7 +103,6 @@ impl<C: Config> Buddy<'_, C> {
             if singles == 0 {
                 continue;
             }
-            summary.change(tree, 0, -(singles.count_ones() as i32));
             let freed = singles & !covered;
             if freed != 0 {
                 words.merge_row::<C>(row, freed, used, |level, more| summary.change(tree, level, more));
@@ -109,9 +112,7 @@ impl<C: Config> Buddy<'_, C> {
                 twice += covered.count_ones() as u16;
             }
         }
-        if twice != 0 {
-            self.settle(tree, twice.wrapping_neg());
-        }
+        self.settle(tree, twice.wrapping_neg());
     }
 
     /// A frame that merging found to be free twice, told once.

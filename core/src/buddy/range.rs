@@ -1,7 +1,7 @@
 //! What is asked of an arena by range: runs, named frames, any split of what is lent.
 
 use super::summary::Summary;
-use super::{Broken, Buddy, End};
+use super::{Broken, Buddy, End, ROW_ORDER};
 use crate::config::{Config, Geometry};
 use crate::order::{AlignedBlocks, Order};
 use crate::tree::Counts;
@@ -70,7 +70,11 @@ impl<C: Config> Buddy<'_, C> {
     /// Frees frames of which none is free.
     fn give(&mut self, start: u32, count: u32) {
         for (head, order) in Self::blocks(start, count) {
-            self.give_block(head >> Self::TOP, head % Self::TREE_FRAMES, order);
+            if order == 0 && Self::TOP >= ROW_ORDER {
+                self.loosen(head / 64, 1 << (head % 64));
+            } else {
+                self.give_block(head >> Self::TOP, head % Self::TREE_FRAMES, order);
+            }
         }
     }
 
@@ -196,7 +200,7 @@ impl<C: Config> Buddy<'_, C> {
             if self.spans(tree) && counts.frames() != self.free_in(tree) {
                 return Err(broken("the tree's count of free frames is wrong"));
             }
-            orders |= self.summary.validate(tree, counts).map_err(broken)?;
+            orders |= self.summary.validate(tree, counts, self.loose.contains(tree)).map_err(broken)?;
             free_frames += counts.frames();
         }
         let tree = 0;
