@@ -1,0 +1,206 @@
+//! What requests cost, in instructions: under `-icount shift=0` the time stamp counter counts them, exactly and the same
+//! on every run. In release mode the figures are held to their limits; a debug build only prints them.
+#![cfg_attr(target_os = "none", no_std, no_main)]
+
+pagemill_bare::qemu_args!("-m 64M -icount shift=0,sleep=off");
+
+pagemill_bare::kernel! {
+    main: count;
+
+    use core::arch::asm;
+    use core::hint::black_box;
+    use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+    use pagemill::{
+        AllocFlags, Block, Checked, Config, Context, CpuId, Fast, FrameCount, FrameSpan, Frames, FreeError, Metadata,
+        NodeId, Order, Pfn, Platform, ZoneKind,
+    };
+    use pagemill_bare::cpu::{self, Verdict, time_stamp};
+    use pagemill_bare::early::Owner;
+    use pagemill_bare::memory_map::PhysRange;
+    use pagemill_bare::percpu::{Bare, IrqLock};
+    use pagemill_bare::{physical, println};
+
+    /// The most instructions that a pair of order 0 at `Fast` may take. The aim is 30.
+    const PAIR_LIMIT: u64 = 64;
+    const SAMPLES: usize = 1000;
+    /// Frames of one run of allocations: long enough for many refills.
+    const RUN: usize = 4096;
+    const PLAIN: AllocFlags = AllocFlags::empty();
+
+    // No memory is behind these frames: core never touches what it lends.
+    const SPAN: FrameSpan = match FrameSpan::new(Pfn::new(1 << 20), FrameCount::new(1 << 17)) {
+        Ok(span) => span,
+        Err(_) => panic!("a span"),
+    };
+
+    static FAST: Frames<'static, Bare, Fast> = Frames::new();
+    static CHECKED: Frames<'static, Bare, Checked> = Frames::new();
+    static FAST_MASKED: Frames<'static, Masking, Fast> = Frames::new();
+    static CHECKED_MASKED: Frames<'static, Masking, Checked> = Frames::new();
+
+    /// The way a CPU is claimed elsewhere: by masking interrupts. It would still need a word for what cannot be masked,
+    /// and its first and last instruction take tens of cycles on most CPUs, where a plain move takes one.
+    struct Masking;
+
+    static FLAGS: AtomicU64 = AtomicU64::new(0);
+
+    // SAFETY: there is one CPU and no non-maskable interrupt in this kernel, and nothing runs between `enter` and `leave`
+    // besides what called them; pins are not nested by core.
+    unsafe impl Platform for Masking {
+        type Lock = IrqLock;
+
+        #[inline(always)]
+        fn enter() -> Option<CpuId> {
+            let flags: u64;
+            // SAFETY: reads the flags by way of the stack and masks interrupts; `leave` takes it back.
+            unsafe { asm!("pushfq", "pop {}", "cli", out(reg) flags) };
+            FLAGS.store(flags, Relaxed);
+            Some(CpuId::new(pagemill_bare::percpu::cpu()))
+        }
+
+        #[inline(always)]
+        fn leave(_: CpuId) {
+            // SAFETY: these flags were the CPU's when `enter` read them.
+            unsafe { asm!("push {}", "popfq", in(reg) FLAGS.load(Relaxed)) };
+        }
+
+        fn context() -> Context {
+            Context::Task
+        }
+    }
+
+    /// One instance's figures.
+    #[derive(Clone, Copy)]
+    struct Figures {
+        pairs: [u64; 3],
+        allocs: u64,
+        refill: u64,
+        frees_in_order: u64,
+        frees_scattered: u64,
+    }
+
+    const ROWS: [(&str, fn(&Figures) -> u64); 7] = [
+        ("pair of order 0, median", |figures| figures.pairs[0]),
+        ("pair of order 3, median", |figures| figures.pairs[1]),
+        ("pair of order 9, median", |figures| figures.pairs[2]),
+        ("4096 allocations, each", |figures| figures.allocs),
+        ("  the dearest of them", |figures| figures.refill),
+        ("4096 frees in order, each", |figures| figures.frees_in_order),
+        ("4096 frees scattered, each", |figures| figures.frees_scattered),
+    ];
+
+    fn count() {
+        give(&FAST);
+        give(&CHECKED);
+        give(&FAST_MASKED);
+        give(&CHECKED_MASKED);
+        let figures = [figures!(FAST), figures!(CHECKED), figures!(FAST_MASKED), figures!(CHECKED_MASKED)];
+        println!("\n{:30}{:>22}{:>22}", "instructions, pin included", "busy byte", "interrupts masked");
+        println!("{:30}{:>11}{:>11}{:>11}{:>11}", "", "Fast", "Checked", "Fast", "Checked");
+        for (name, row) in ROWS {
+            let [a, b, c, d] = figures.each_ref().map(row);
+            println!("{name:30}{a:>11}{b:>11}{c:>11}{d:>11}");
+        }
+        for valid in [FAST.validate(), CHECKED.validate(), FAST_MASKED.validate(), CHECKED_MASKED.validate()] {
+            assert_eq!(valid, Ok(()));
+        }
+        let pair = figures[0].pairs[0];
+        if !cfg!(debug_assertions) {
+            assert!(pair <= PAIR_LIMIT, "a pair at Fast takes {pair} instructions, more than {PAIR_LIMIT}");
+            println!("a pair of order 0 at Fast takes {pair} instructions, {PAIR_LIMIT} are allowed");
+        }
+        cpu::exit(Verdict::Passed)
+    }
+
+    /// Gives an instance its frames, with metadata from early memory.
+    fn give<P: Platform, C: Config>(frames: &Frames<'static, P, C>) {
+        let early = |bytes: usize| {
+            let block = physical::alloc(bytes as u64, 4096, PhysRange::ALL, Owner::Metadata).expect("room");
+            Metadata::new(block.into_bytes())
+        };
+        frames.init(SPAN, 1, 1, early(Frames::<P, C>::base_metadata_size(SPAN, 1, 1))).unwrap();
+        let described = early(Frames::<P, C>::memory_metadata_size(SPAN));
+        frames.add_memory(NodeId::ZERO, ZoneKind::Normal, SPAN, &[], described).unwrap();
+    }
+
+    /// The figures of one instance. A macro, so that the instance is a constant of the code that is counted, as it is in
+    /// a kernel.
+    macro_rules! figures {
+        ($frames:ident) => {{
+            let pair = |order| {
+                median(|| {
+                    let block = $frames.alloc(order, PLAIN);
+                    let freed = block.map(|block| $frames.free(block));
+                    black_box(freed.is_ok_and(|freed| freed.is_ok()));
+                })
+            };
+            // The orders are constants too.
+            let pairs = [
+                median(|| black_box(pair_of(|| $frames.alloc(Order::ZERO, PLAIN).ok(), |block| $frames.free(block)))),
+                pair(Order::new(3).unwrap()),
+                pair(Order::new(9).unwrap()),
+            ];
+            run(pairs, || $frames.alloc_raw(Order::ZERO, PLAIN).ok(), |pfn| $frames.free_raw(pfn, FrameCount::new(1)))
+        }};
+    }
+    use figures;
+
+    #[inline(always)]
+    fn pair_of(alloc: impl Fn() -> Option<Block>, free: impl Fn(Block) -> Result<(), FreeError>) -> bool {
+        alloc().is_some_and(|block| free(block).is_ok())
+    }
+
+    /// The median of `SAMPLES` runs of `work`, less what it takes to count nothing.
+    #[inline(always)]
+    fn median<R>(work: impl Fn() -> R) -> u64 {
+        let of = |work: &dyn Fn() -> u64| {
+            let mut samples = [0; SAMPLES];
+            samples.iter_mut().for_each(|sample| *sample = work());
+            samples.sort_unstable();
+            samples[SAMPLES / 2]
+        };
+        let empty = of(&|| counted(|| ()).1);
+        of(&|| counted(&work).1) - empty
+    }
+
+    /// What `work` gives, and the instructions it took.
+    #[inline(always)]
+    fn counted<R>(work: impl FnOnce() -> R) -> (R, u64) {
+        let began = time_stamp();
+        let result = work();
+        (result, time_stamp() - began)
+    }
+
+    /// A run of allocations, freed in order, and another, freed in an order that is not theirs.
+    #[inline(always)]
+    fn run(
+        pairs: [u64; 3],
+        alloc: impl Fn() -> Option<Pfn>,
+        free: impl Fn(Pfn) -> Result<(), FreeError>,
+    ) -> Figures {
+        let empty = counted(|| ()).1;
+        let mut lent = [Pfn::new(0); RUN];
+        let mut figures = Figures { pairs, allocs: 0, refill: 0, frees_in_order: 0, frees_scattered: 0 };
+        for step in [1, 1663] {
+            let mut frees = 0;
+            (figures.allocs, figures.refill) = (0, 0);
+            for place in &mut lent {
+                let (pfn, took) = counted(&alloc);
+                figures.allocs += took - empty;
+                figures.refill = figures.refill.max(took - empty);
+                *place = pfn.expect("a frame");
+            }
+            for index in 0..RUN {
+                let pfn = lent[index * step % RUN];
+                let (freed, took) = counted(|| free(pfn));
+                assert_eq!(freed, Ok(()));
+                frees += took - empty;
+            }
+            let each = if step == 1 { &mut figures.frees_in_order } else { &mut figures.frees_scattered };
+            *each = frees / RUN as u64;
+        }
+        figures.allocs /= RUN as u64;
+        figures
+    }
+}
