@@ -189,9 +189,11 @@ mod tests {
 
     #[test]
     fn zones_lie_on_their_nodes_one_after_the_other() {
-        let zones = MachineBuilder::new(topology()).zone(0, ZoneKind::Dma32, 2 << 20).zone(0, ZoneKind::Normal, 6 << 20);
+        let zones =
+            MachineBuilder::new(topology()).zone(0, ZoneKind::Dma32, 2 << 20).zone(0, ZoneKind::Normal, 6 << 20);
         let machine = zones.build::<Checked>().unwrap();
-        let infos: Vec<_> = machine.frames().zone_infos().map(|zone| (zone.node.index(), zone.kind, zone.free)).collect();
+        let infos: Vec<_> =
+            machine.frames().zone_infos().map(|zone| (zone.node.index(), zone.kind, zone.free)).collect();
         assert_eq!(infos, [(0, ZoneKind::Dma32, 512), (0, ZoneKind::Normal, 1536), (1, ZoneKind::Normal, 1024)]);
         assert_eq!(machine.frames().distance(NodeId::ZERO, NodeId::new(1).unwrap()), Some(17));
         assert!(machine.frames().zone_infos().all(|zone| zone.watermarks.min > 0));

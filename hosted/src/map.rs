@@ -38,7 +38,7 @@ impl Mapping {
     /// # Errors
     /// [`MapError`] if the system refuses; more address space than `bytes` is asked for, to align it.
     pub fn aligned(bytes: usize, align: usize) -> Result<Self, MapError> {
-        let slack = if align <= PAGE { 0 } else { align - PAGE };
+        let slack = align.saturating_sub(PAGE);
         let Some(asked) = bytes.checked_add(slack).filter(|_| bytes != 0 && align.is_power_of_two()) else {
             return Err(MapError { bytes, errno: libc::EINVAL, limit: None });
         };

@@ -225,6 +225,9 @@ fn give_back_idle() {
 impl Hosted {
     /// Makes threads that end give this instance the frames back that lie in their pools. Without it they stay there
     /// until another thread has the same number, and are its to lend.
+    ///
+    /// It happens among the destructors of the thread's locals: `JoinHandle::join` waits for that, the end of a
+    /// `std::thread::scope` alone does not.
     pub fn announce<C: Config + Sync>(instance: &'static Frames<'static, Hosted, C>) {
         INSTANCES.write().unwrap_or_else(PoisonError::into_inner).push(instance);
     }

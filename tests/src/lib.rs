@@ -18,6 +18,7 @@
 #![no_std]
 #![deny(unsafe_code)]
 
+mod flag;
 mod home;
 mod load;
 mod marks;

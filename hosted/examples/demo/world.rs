@@ -11,6 +11,7 @@ use pagemill_tests::World;
 pub(crate) struct HostedWorld<'a> {
     pub(crate) machine: &'a Machine,
     pub(crate) crew: &'a Crew,
+    pub(crate) effort: usize,
 }
 
 impl World for HostedWorld<'_> {
@@ -48,6 +49,10 @@ impl World for HostedWorld<'_> {
     fn with_words(&self, count: usize, work: &mut dyn FnMut(&[AtomicU64])) -> bool {
         work(&(0..count).map(|_| AtomicU64::new(0)).collect::<Vec<_>>());
         true
+    }
+
+    fn effort(&self) -> usize {
+        self.effort
     }
 
     fn is_lazy(&self) -> bool {

@@ -1,12 +1,13 @@
 //! Every mistake has an error value of its own, and changes nothing.
 
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use pagemill::{
-    AllocError, AllocFlags, Block, Checked, CpuId, FrameCount, FreeError, FrameRange, FrameSpan, Frames, Metadata,
+    AllocError, AllocFlags, Block, Checked, CpuId, FrameCount, FrameRange, FrameSpan, Frames, FreeError, Metadata,
     NodeId, Order, Pfn, Place, Platform, Request, SetupError, SpanError, ZoneKind,
 };
 
+use crate::flag::Flag;
 use crate::home::{assert_valid, settle};
 use crate::sim::{Range, Sim, node, span};
 use crate::world::World;
@@ -182,7 +183,10 @@ fn freed_before<P: Platform>(frames: &Frames<'_, P>) -> u32 {
     let head = frames.alloc_raw(Order::new(3).unwrap(), AllocFlags::empty()).unwrap();
     frames.free(Block::from_raw(head, Order::new(3).unwrap()).unwrap()).unwrap();
     let again = frames.free(Block::from_raw(head, Order::new(3).unwrap()).unwrap());
-    assert!(matches!(again, Err(FreeError::AlreadyFree(found, Place::Pool | Place::Tree)) if found == head), "{again:?}");
+    assert!(
+        matches!(again, Err(FreeError::AlreadyFree(found, Place::Pool | Place::Tree)) if found == head),
+        "{again:?}"
+    );
     frames.free(single).unwrap();
     // A single frame of a tree that is otherwise free waits in the return buffer.
     let far = span(FAR_OFF + 700, 1);
@@ -252,20 +256,20 @@ fn freed_while_pending<W: World>(world: &W, frames: &Frames<'_, W::P>) {
     if world.cpus() < 2 {
         return;
     }
-    let done = AtomicBool::new(false);
+    let done = Flag::new();
     let found = AtomicU32::new(0);
     world.on_all(&|cpu| match cpu {
         0 => {
+            let _done = done.raise_at_end();
             for _ in 0..world.effort() {
                 found.fetch_add(u32::from(free_twice_pinned(frames)), Ordering::Relaxed);
                 if found.load(Ordering::Relaxed) >= 20 {
                     break;
                 }
             }
-            done.store(true, Ordering::Relaxed);
         }
         1 => {
-            while !done.load(Ordering::Relaxed) {
+            while !done.is_raised() {
                 // Meanwhile frames are on their way, so what it finds says nothing.
                 let _ = frames.validate();
             }

@@ -1,6 +1,8 @@
 //! Which node serves a request.
 
-use pagemill::{AllocError, Checked, Config, CpuId, FrameCount, FrameRange, Frames, NodeId, NodeMask, Platform, Policy, Request};
+use pagemill::{
+    AllocError, Checked, Config, CpuId, FrameCount, FrameRange, Frames, NodeId, NodeMask, Platform, Policy, Request,
+};
 
 use crate::home::settle;
 use crate::marks::Marks;

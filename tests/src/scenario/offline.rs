@@ -1,9 +1,8 @@
 //! Memory that leaves while it is used.
 
-use core::sync::atomic::{AtomicBool, Ordering};
-
 use pagemill::{AllocFlags, Checked, Config, FrameCount, FrameSpan, Frames, Order, Platform, SetupError};
 
+use crate::flag::Flag;
 use crate::home::{assert_valid, settle};
 use crate::load::with_load;
 use crate::marks::Marks;
@@ -58,19 +57,20 @@ fn waits_for_what_is_lent<W: World, C: Config + Sync>(world: &W, frames: &Frames
 
 fn under_load<W: World, C: Config + Sync>(world: &W, frames: &Frames<'_, W::P, C>, leaving: FrameSpan) {
     let before = frames.census().offline;
-    let gone = AtomicBool::new(false);
+    let gone = Flag::new();
     with_load(world, frames, 64 * world.cpus() as usize, |load| {
         load.run(world.effort() / 32);
         world.on_all(&|cpu| {
             let mut rng = Rng::new(u64::from(cpu));
             if cpu == 0 {
+                let _gone = gone.raise_at_end();
                 // This CPU takes part in the load, so that the range leaves even if it is alone.
                 while !leaves(frames, leaving) {
                     (0..64).for_each(|_| load.step(&mut rng));
                 }
-                gone.store(true, Ordering::Relaxed);
+                return;
             }
-            while !gone.load(Ordering::Relaxed) {
+            while !gone.is_raised() {
                 load.step(&mut rng);
             }
         });

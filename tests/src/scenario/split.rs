@@ -47,8 +47,7 @@ fn parts(frames: usize, cut: usize) -> impl DoubleEndedIterator<Item = (usize, u
 fn free_in_parts<P: Platform, C: Config>(frames: &Frames<'_, P, C>, order: Order, cut: usize) {
     for way in 0..3 {
         let head = frames.alloc_raw(order, AllocFlags::empty()).unwrap().number();
-        let free =
-            |(start, count)| frames.free_raw(Pfn::new(head + start), FrameCount::new(count)).unwrap();
+        let free = |(start, count)| frames.free_raw(Pfn::new(head + start), FrameCount::new(count)).unwrap();
         let parts = parts(order.frames(), cut);
         match way {
             0 => parts.for_each(free),
