@@ -167,12 +167,13 @@ impl<'m, P: Platform, C: Config> FramePool<'m, P, C> {
         Some(head)
     }
 
-    /// Keeps a freed frame of the tree that unmovable frames come from; `false` if this is not so plain a case.
+    /// Keeps a freed frame of the tree that unmovable frames come from, or lets it join the row of the last one; `false`
+    /// if this is not so plain a case.
     #[inline(always)]
     pub(crate) fn put(&self, _pinned: &mut Pinned<P>, pfn: Pfn) -> bool {
         let side = &self.sides[0];
         if !side.is_current(pfn) {
-            return false;
+            return self.returns.join(pfn);
         }
         if C::CHECKED {
             let Some(word) = side.arena.get().and_then(|arena| arena.word(pfn)) else { return false };
@@ -190,9 +191,6 @@ impl<'m, P: Platform, C: Config> FramePool<'m, P, C> {
     /// Takes back any single frame that is lent on its own; `false` if this one is not, or is managed by nobody.
     #[inline(never)]
     pub(crate) fn put_single(&self, pinned: &mut Pinned<P>, nodes: &Nodes<'m, P, C>, pfn: Pfn) -> bool {
-        if self.returns.join(pfn) {
-            return true;
-        }
         let Some(arena) = self.arena_of(nodes, pfn) else { return false };
         let index = arena.index(pfn);
         if C::CHECKED && arena.table.get(index) != FrameWord::lent(Order::ZERO) {

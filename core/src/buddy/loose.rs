@@ -55,7 +55,9 @@ impl<C: Config> Buddy<'_, C> {
         }
         let place = (tree - self.first_tree) as usize;
         let refused = self.trees[place].loosen(row, mask, &mut self.used[tree as usize % TREES]);
-        let more = (mask & !refused).count_ones();
+        let freed = mask & !refused;
+        // One or none is the common case, and not every processor counts bits at once.
+        let more = if freed & freed.wrapping_sub(1) == 0 { u32::from(freed != 0) } else { freed.count_ones() };
         if self.count(tree, more as u16) >= Self::TREE_FRAMES {
             self.settle_tree(tree);
         }
