@@ -169,9 +169,10 @@ impl Topology {
         Ok(())
     }
 
-    /// How many CPUs there are.
+    /// How many CPUs there are; one that the system leaves out counts if there is a higher number.
     pub fn cpu_count(&self) -> usize {
-        self.nodes.iter().map(|node| node.cpus.len()).sum()
+        let highest = self.nodes.iter().flat_map(|node| &node.cpus).max();
+        highest.map_or(0, |&cpu| cpu as usize + 1)
     }
 
     /// All memory.

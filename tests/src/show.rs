@@ -3,7 +3,7 @@
 use core::fmt;
 use core::hint::black_box;
 
-use pagemill::{AllocFlags, FrameCount, Order, Request};
+use pagemill::{AllocFlags, FrameCount, NodeMask, Order, Policy, Request};
 
 use crate::home::Home;
 use crate::load::with_load;
@@ -11,94 +11,111 @@ use crate::scenario::scenarios;
 use crate::world::World;
 
 /// A demonstration on the machine's own instance: what there is, a load on all CPUs with buddyinfo before, under it and
-/// after, every scenario, and the proof that all frames came home.
+/// after, every scenario, what calls cost, and the proof that all frames came home.
 ///
 /// # Panics
 /// If a frame did not come home, or anything else is not as it should be.
 pub fn demonstrate<W: World>(world: &W) {
+    let frames = world.frames();
     machine(world);
-    let home = Home::of(world, world.frames());
-    heading(world, "buddyinfo before");
-    buddyinfo(world);
+    let home = Home::of(world, frames);
+    world.say(format_args!("buddyinfo before\n{}", frames.buddyinfo()));
     under_load(world);
-    home.assert_again(world, world.frames());
-    heading(world, "buddyinfo after");
-    buddyinfo(world);
-    heading(world, "numastat");
-    world.say(format_args!("{}", world.frames().numastat()));
+    policies(world);
+    home.assert_again(world, frames);
+    world.say(format_args!("buddyinfo after\n{}", frames.buddyinfo()));
+    world.say(format_args!(
+        "numastat, after {ROUNDS} frames in turn and {ROUNDS} bound to the last node on each CPU\n{}",
+        frames.numastat()
+    ));
     run_scenarios(world);
-    heading(world, "cost of a pair of calls");
     costs(world);
     last_line(world, &home);
 }
 
-/// A line that says what the following lines are.
-pub fn heading<W: World>(world: &W, text: &str) {
-    world.say(format_args!("-- {text}"));
-}
-
-/// The map, the nodes with their CPUs and distances, the zones with their sizes and watermarks.
+/// The memory, the nodes with their CPUs and distances, the zones with their sizes and watermarks.
 pub fn machine<W: World>(world: &W) {
     let frames = world.frames();
-    heading(world, "memory");
+    world.say(format_args!("memory"));
     for zone in frames.zone_infos() {
         let (start, end) = (zone.spanned.start().number() << 12, zone.spanned.end().number() << 12);
         world.say(format_args!(
-            "{start:#018x}..{end:#018x}  {:>10}  node {}, zone {}",
-            Bytes(zone.present << 12),
+            "  {start:#018x}..{end:#018x}  {:>9} KiB  node {}, zone {}",
+            zone.present << 2,
             zone.node,
             zone.kind
         ));
     }
-    world.say(format_args!(""));
-    heading(world, "nodes");
-    world.say(format_args!("{}", frames.nodes()));
-    heading(world, "zones, in frames");
-    world.say(format_args!("{}", frames.zoneinfo()));
-}
-
-/// The free blocks, as they are now.
-pub fn buddyinfo<W: World>(world: &W) {
-    world.say(format_args!("{}", world.frames().buddyinfo()));
+    world.say(format_args!("\nnodes\n{}", frames.nodes()));
+    world.say(format_args!("zones, in frames of 4 KiB\n{}", frames.zoneinfo()));
 }
 
 /// A load on all CPUs, with the free blocks and the indices while it holds what it holds.
 pub fn under_load<W: World>(world: &W) {
+    let frames = world.frames();
+    let managed: usize = frames.zone_infos().map(|zone| zone.managed).sum();
     let steps = world.effort();
-    let managed: usize = world.frames().zone_infos().map(|zone| zone.managed).sum();
     // A block of the load has some 34 frames, and two thirds of the slots are full: about half of memory is lent.
     let slots = (managed / 48).clamp(64, steps);
-    with_load(world, world.frames(), slots, |load| {
+    with_load(world, frames, slots, |load| {
+        let (before, began) = (frames.census().lent(), world.now_ns());
         load.run(steps);
-        heading(world, "buddyinfo under load");
-        buddyinfo(world);
-        let census = world.frames().census();
+        let census = frames.census();
         world.say(format_args!(
-            "{} steps on each of {} CPUs; now {} frames are lent, {} lie in pools, {} are on their way back\n",
-            steps,
-            world.cpus(),
-            census.lent(),
+            "buddyinfo under load: {steps} steps on each CPU{}, {} frames lent, {} in pools, {} on their way back\n{}",
+            Since(world.now_ns(), began),
+            census.lent() - before,
             census.pooled,
-            census.returning
+            census.returning,
+            frames.buddyinfo()
         ));
-        world.say(format_args!("{}", world.frames().indices()));
+        world.say(format_args!("indices under load\n{}", frames.indices()));
+    });
+}
+
+/// Requests of each policy on each CPU.
+const ROUNDS: usize = 300;
+
+/// Frames from where the request says, not from where the CPU is.
+pub fn policies<W: World>(world: &W) {
+    let frames = world.frames();
+    let Some(last) = frames.zone_infos().last().map(|zone| zone.node) else { return };
+    world.on_all(&|_| {
+        for policy in [Policy::Interleave(NodeMask::ALL), Policy::Bind(NodeMask::of(last))] {
+            for _ in 0..ROUNDS {
+                let range = frames.alloc_range(&Request::frames(FrameCount::new(1)).policy(policy)).unwrap();
+                frames.free_range(range).unwrap();
+            }
+        }
     });
 }
 
 /// Runs every scenario, a line for each.
 pub fn run_scenarios<W: World>(world: &W) {
-    let all = scenarios::<W>();
-    heading(world, "scenarios");
-    for scenario in &all {
+    world.say(format_args!("scenarios"));
+    for scenario in &scenarios::<W>() {
+        let began = world.now_ns();
         scenario.run(world);
-        world.say(format_args!("{:28} ok", scenario.name));
+        world.say(format_args!("  {:<40} ok{}", scenario.name, Since(world.now_ns(), began)));
     }
-    world.say(format_args!("{} scenarios, on {} CPUs\n", all.len(), world.cpus()));
+    world.say(format_args!(""));
+}
+
+/// A stretch of time, if anybody knows it.
+struct Since(Option<u64>, Option<u64>);
+
+impl fmt::Display for Since {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Some(now), Some(began)) = (self.0, self.1) else { return Ok(()) };
+        let us = (now - began) / 1000;
+        write!(f, " in {}.{:03} ms", us / 1000, us % 1000)
+    }
 }
 
 /// What calls cost that the calling CPU can serve alone, allocation and free together.
 pub fn costs<W: World>(world: &W) {
     let frames = world.frames();
+    world.say(format_args!("cost of a pair of calls"));
     let block = |log2: u32| {
         let order = Order::new(log2).unwrap();
         move || {
@@ -145,7 +162,7 @@ fn cost<W: World>(world: &W, what: &str, pair: &impl Fn()) {
         }
     });
     let tenths = full.saturating_sub(empty) * 10 / PAIRS;
-    world.say(format_args!("{what:20} {:>7}.{} {}", tenths / 10, tenths % 10, world.tick_unit()));
+    world.say(format_args!("  {what:20} {:>7}.{} {}", tenths / 10, tenths % 10, world.tick_unit()));
 }
 
 /// Asserts that all is as it was, and says so with numbers.
@@ -161,17 +178,4 @@ pub fn last_line<W: World>(world: &W, home: &Home) {
         census.offline,
         census.lent()
     ));
-}
-
-/// A number of bytes, in the largest unit that leaves no fraction.
-struct Bytes(usize);
-
-impl fmt::Display for Bytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
-        let whole = units.iter().find(|(shift, _)| self.0 != 0 && self.0.is_multiple_of(1 << shift));
-        let (shift, unit) = whole.unwrap_or(&(0, "B"));
-        let width = f.width().unwrap_or(0).saturating_sub(unit.len() + 1);
-        write!(f, "{:>width$} {unit}", self.0 >> shift)
-    }
 }

@@ -51,4 +51,9 @@ pub trait World: Sync {
 
     /// What that clock counts: `"ns"`, `"cycles"`.
     fn tick_unit(&self) -> &'static str;
+
+    /// Nanoseconds since some moment, for how long work on all CPUs takes; `None` where nobody knows.
+    fn now_ns(&self) -> Option<u64> {
+        None
+    }
 }

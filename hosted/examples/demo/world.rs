@@ -1,7 +1,9 @@
 //! A machine of threads and a mapping as the world of the scenarios.
 
 use std::fmt;
+use std::sync::LazyLock;
 use std::sync::atomic::AtomicU64;
+use std::time::Instant;
 
 use pagemill::{Frames, Metadata};
 use pagemill_hosted::{Crew, Hosted, Machine, Mapping};
@@ -65,5 +67,10 @@ impl World for HostedWorld<'_> {
 
     fn tick_unit(&self) -> &'static str {
         "ns"
+    }
+
+    fn now_ns(&self) -> Option<u64> {
+        static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
+        u64::try_from(BEGAN.elapsed().as_nanos()).ok()
     }
 }

@@ -21,7 +21,8 @@ pub(super) fn bad_setup<W: World>(world: &W) {
     assert_eq!(FrameSpan::from_bytes(4097, 4096, 4096), Err(SpanError::Unaligned));
     assert_eq!(FrameSpan::new(Pfn::new(usize::MAX), ONE), Err(SpanError::Wraps));
     before_init::<W::P>();
-    let given = world.with_metadata(1 << 20, &mut |metadata| bad_init::<W::P>(metadata));
+    let twice = 2 * Frames::<W::P>::base_metadata_size(SPAN, 2, 3);
+    let given = world.with_metadata(twice, &mut |metadata| bad_init::<W::P>(metadata));
     assert!(given, "no room for metadata");
     let ranges = [Range::normal(0, 100, 1000), Range::normal(1, 2000, 1000)];
     Sim::nodes(2, &ranges).run::<W, Checked>(world, |frames| {
@@ -45,19 +46,23 @@ fn before_init<P: Platform>() {
     assert_eq!(frames.validate(), Ok(()));
 }
 
+const SPAN: FrameSpan = match FrameSpan::new(Pfn::new(0), FrameCount::new(1 << 20)) {
+    Ok(span) => span,
+    Err(_) => panic!("4 GiB"),
+};
+
 fn bad_init<P: Platform>(metadata: Metadata<'_>) {
     let frames = Frames::<P>::new();
-    let all = span(0, 1 << 20);
-    let needed_bytes = Frames::<P>::base_metadata_size(all, 2, 3);
+    let needed_bytes = Frames::<P>::base_metadata_size(SPAN, 2, 3);
     let (short, rest) = metadata.split_at(needed_bytes - 1).ok().unwrap();
-    assert_eq!(frames.init(all, 2, 3, short), Err(SetupError::MetadataTooSmall { needed_bytes }));
+    assert_eq!(frames.init(SPAN, 2, 3, short), Err(SetupError::MetadataTooSmall { needed_bytes }));
     for nodes in [0, NodeId::LIMIT + 1] {
-        let refused = frames.init(all, 2, nodes, Metadata::new(&mut []));
+        let refused = frames.init(SPAN, 2, nodes, Metadata::new(&mut []));
         assert!(matches!(refused, Err(SetupError::TooManyNodes(_))), "{refused:?}");
     }
     let (exact, rest) = rest.split_at(needed_bytes).ok().unwrap();
-    frames.init(all, 2, 3, exact).unwrap();
-    assert_eq!(frames.init(all, 2, 3, rest), Err(SetupError::State));
+    frames.init(SPAN, 2, 3, exact).unwrap();
+    assert_eq!(frames.init(SPAN, 2, 3, rest), Err(SetupError::State));
     assert_eq!(frames.alloc(Order::ZERO, AllocFlags::empty()), Err(AllocError::NoMemory));
     assert_eq!(frames.validate(), Ok(()));
 }
