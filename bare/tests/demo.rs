@@ -22,99 +22,54 @@ pagemill_bare::kernel! {
     #[path = "common/world.rs"]
     mod world;
 
-    use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-
     use pagemill::{FrameCount, NodeId, NodeMask, Policy, Request};
     use pagemill_bare::cpu::{self, Verdict};
     use pagemill_bare::frames::{self, FRAMES};
-    use pagemill_bare::time::Span;
     use pagemill_bare::{machine, percpu, physical, println};
-    use pagemill_tests::{Home, World, scenarios, with_load};
+    use pagemill_tests::{World, settle, show};
     use world::Machine;
 
-    /// Blocks that may be lent at once under load.
-    const SLOTS: usize = 1 << 13;
     /// Requests of each policy on each CPU.
-    const ROUNDS: usize = 300;
+    const REQUESTS: usize = 300;
 
     fn demonstrate() {
         let handover = frames::init();
-        found();
+        println!("\n{} CPUs up after {}\n", percpu::online(), machine::boot_time());
+        firmware();
         assert_eq!((handover.left_out, handover.problems), (0, 0), "all memory found its way to the allocator");
-        println!("\nnodes, as ACPI tells them\n{}", FRAMES.nodes());
-        println!("zones, in frames of 4 KiB\n{}", FRAMES.zoneinfo());
-
-        let home = Home::of(&Machine, &FRAMES);
-        println!("buddyinfo before\n{}", FRAMES.buddyinfo());
-        let lent = work();
         policies();
-        pagemill_tests::settle(&Machine, &FRAMES);
-        println!("buddyinfo after\n{}", FRAMES.buddyinfo());
-        println!("numastat, after {ROUNDS} frames in turn and {ROUNDS} bound to node 2 on each CPU\n{}", FRAMES.numastat());
-
-        println!("scenarios");
-        for scenario in scenarios::<Machine>() {
-            let began = cpu::time_stamp();
-            scenario.run(&Machine);
-            println!("  {:<40} ok  {:>12}", scenario.name, Span(cpu::time_stamp() - began));
-        }
-        // Fails if a zone looks different, or a frame is still lent.
-        home.assert_again(&Machine, &FRAMES);
-        let census = FRAMES.census();
-        println!(
-            "\nevery frame came home: of {} frames present, {} are reserved and {} free, as before; \
-             {lent} were lent under load, {} are now; {} wrong frees",
-            census.present,
-            census.reserved,
-            census.available(),
-            census.lent(),
-            frames::faults(),
-        );
+        settle(&Machine, &FRAMES);
+        show::demonstrate(&Machine);
+        assert_eq!(frames::faults(), 0, "nobody freed what was not lent");
         cpu::exit(Verdict::Passed)
     }
 
-    /// What boot found, and who took what of it.
-    fn found() {
-        println!("\n{} CPUs up after {}", percpu::online(), machine::boot_time());
-        println!("\nmemory map, as the firmware tells it");
+    /// What the firmware said there is, and who took what of it.
+    fn firmware() {
+        show::heading(&Machine, "memory map, as the firmware tells it");
         for region in machine::get().map.regions() {
-            println!("  {}  {:>9} KiB  {}", region.range, region.range.bytes() >> 10, region.kind);
+            println!("{}  {:>10} KiB  {}", region.range, region.range.bytes() >> 10, region.kind);
         }
-        println!("\ntaken before the allocator began");
+        println!();
+        show::heading(&Machine, "taken before the allocator began");
         for taken in &physical::reservations() {
-            println!("  {}  {:>9} KiB  {}", taken.range, taken.range.bytes() >> 10, taken.owner);
+            println!("{}  {:>10} KiB  {}", taken.range, taken.range.bytes() >> 10, taken.owner);
         }
+        println!();
     }
 
-    /// Frames of all orders from all CPUs, most of them freed by another; answers how many were lent at the end of it.
-    fn work() -> usize {
-        let lent = AtomicUsize::new(0);
-        with_load(&Machine, &FRAMES, SLOTS, |load| {
-            let before = FRAMES.census().lent();
-            let began = cpu::time_stamp();
-            let steps = 16 * SLOTS / Machine.cpus() as usize;
-            load.run(steps);
-            let took = Span(cpu::time_stamp() - began);
-            lent.store(FRAMES.census().lent() - before, Relaxed);
-            println!(
-                "buddyinfo under load: {steps} steps on each CPU in {took}, {} frames lent\n{}",
-                lent.load(Relaxed),
-                FRAMES.buddyinfo()
-            );
-        });
-        lent.into_inner()
-    }
-
-    /// Frames from where the request says, not from where the CPU is.
+    /// Frames from where the request says, not from where the CPU is: numastat will show it.
     fn policies() {
         let memory_only = NodeMask::of(NodeId::new(2).unwrap());
         Machine.on_all(&|_| {
             for policy in [Policy::Interleave(NodeMask::ALL), Policy::Bind(memory_only)] {
-                for _ in 0..ROUNDS {
-                    let range = FRAMES.alloc_range(&Request::frames(FrameCount::new(1)).policy(policy)).unwrap();
-                    FRAMES.free_range(range).unwrap();
+                for _ in 0..REQUESTS {
+                    let request = Request::frames(FrameCount::new(1)).policy(policy);
+                    let range = FRAMES.alloc_range(&request).expect("a frame");
+                    FRAMES.free_range(range).expect("lent");
                 }
             }
         });
+        println!("each CPU has asked for {REQUESTS} frames from all nodes in turn, and {REQUESTS} from node 2\n");
     }
 }
