@@ -538,3 +538,5 @@ fn alloc_error(miss: Miss) -> AllocError {
 
 #[cfg(all(test, not(loom)))]
 mod tests;
+#[cfg(all(test, not(loom)))]
+mod twin;

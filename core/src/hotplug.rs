@@ -4,7 +4,6 @@ use core::ops::Range;
 
 use crate::arena::{Access, Arena, Busy, State};
 use crate::config::Config;
-use crate::error::SetupError;
 use crate::frame::{FrameCount, FrameSpan, Pfn};
 use crate::frame_table::{FrameWord, Kind};
 use crate::platform::Platform;
@@ -36,16 +35,20 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
         })
     }
 
-    /// Starts or continues to take `part` out of service: what is free goes now, the rest when it is freed.
+    /// The range that is leaving, if it is another than `part`.
+    pub(crate) fn leaving_besides(&self, access: Access<'_, P>, part: &Range<u32>) -> Result<Option<FrameSpan>, Busy> {
+        self.with(access, |arena, state| {
+            let other = state.leaving.as_ref().filter(|leaving| *leaving != part);
+            other.map(|leaving| arena.span_of(leaving))
+        })
+    }
+
+    /// Starts or continues to take `part` out of service: what is free goes now, the rest when it is freed. The caller
+    /// has seen that no other range is leaving.
     ///
     /// Answers how many frames are still in use.
-    pub(crate) fn retire(&self, access: Access<'_, P>, part: Range<u32>) -> Result<Result<u32, SetupError>, Busy> {
+    pub(crate) fn retire(&self, access: Access<'_, P>, part: Range<u32>) -> Result<u32, Busy> {
         self.with(access, |arena, state| {
-            if let Some(leaving) = &state.leaving
-                && *leaving != part
-            {
-                return Err(SetupError::Busy(arena.span_of(leaving)));
-            }
             state.leaving = Some(part.clone());
             arena.sweep_leaving(state);
             let in_use = |&index: &u32| !matches!(arena.table.get(index).kind(), Kind::Reserved | Kind::Offline);
@@ -54,7 +57,7 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
                 state.leaving = None;
             }
             arena.set_draining(left != 0);
-            Ok(left)
+            left
         })
     }
 

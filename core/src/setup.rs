@@ -218,16 +218,27 @@ impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
         self.registered(|| {
             let pinned = P::pin();
             let access = pinned.as_ref().map_or(Access::Try, Access::Wait);
+            // All of it may go, or nothing goes. Under the registry lock no other range starts to leave meanwhile.
+            self.managed(span)?;
+            for (arena, part) in self.parts(span) {
+                let other = arena.map(|arena| arena.leaving_besides(access, &indexes(arena, part)));
+                if let Some(Ok(Some(other))) = other {
+                    return Err(SetupError::Busy(other));
+                }
+            }
             let mut left = 0;
             for (arena, part) in self.parts(span) {
-                let arena = arena.ok_or(SetupError::NotManaged(part.start()))?;
-                match arena.retire(access, indexes(arena, part)) {
-                    Ok(retired) => left += retired? as usize,
-                    Err(Busy) => left += part.count().get(),
-                }
+                let retired = arena.map_or(Ok(0), |arena| arena.retire(access, indexes(arena, part)));
+                left += retired.map_or(part.count().get(), |left| left as usize);
             }
             Ok(left)
         })
+    }
+
+    /// Whether every frame of the range is managed.
+    fn managed(&self, span: FrameSpan) -> Result<(), SetupError> {
+        let hole = self.parts(span).find(|(arena, _)| arena.is_none());
+        hole.map_or(Ok(()), |(_, part)| Err(SetupError::NotManaged(part.start())))
     }
 
     /// Brings the offline frames of a range back into service, and ends its way out if it was still on it.
@@ -238,10 +249,10 @@ impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
         self.registered(|| {
             let pinned = P::pin();
             let access = pinned.as_ref().map_or(Access::Try, Access::Wait);
+            self.managed(span)?;
             let mut back = 0;
             for (arena, part) in self.parts(span) {
-                let arena = arena.ok_or(SetupError::NotManaged(part.start()))?;
-                back += arena.bring_back(access, indexes(arena, part)).unwrap_or(0);
+                back += arena.map_or(0, |arena| arena.bring_back(access, indexes(arena, part)).unwrap_or(0));
             }
             if back == 0 { Err(SetupError::NotOffline(span.start())) } else { Ok(()) }
         })

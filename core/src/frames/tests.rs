@@ -11,7 +11,7 @@ use crate::testing::{Sim, add, bytes, machine, span};
 use crate::zone::Watermarks;
 
 /// Arenas of 64 frames in trees of 8.
-struct Tiny;
+pub(super) struct Tiny;
 impl Config for Tiny {
     const HUGE_ORDER: u32 = 3;
     const ARENA_ORDER: u32 = 6;
@@ -19,6 +19,17 @@ impl Config for Tiny {
     const REFILL_FRAMES: u32 = 2;
     const DENSE_BELOW_FRAMES: u32 = 2;
     const EMBEDDER_WORDS: bool = true;
+}
+
+/// The same without words for what is lent.
+pub(super) struct TinyFast;
+impl Config for TinyFast {
+    const CHECKED: bool = false;
+    const HUGE_ORDER: u32 = 3;
+    const ARENA_ORDER: u32 = 6;
+    const POOL_FRAMES: u32 = 4;
+    const REFILL_FRAMES: u32 = 2;
+    const DENSE_BELOW_FRAMES: u32 = 2;
 }
 
 fn order(log2: u32) -> Order {
