@@ -2,7 +2,7 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use pagemill::{Config, FrameCount, FrameSpan, Frames, Pfn};
+use pagemill::{Config, FrameCount, FrameSpan, Frames, Pfn, Platform};
 
 use crate::world::World;
 
@@ -23,14 +23,19 @@ fn words_of(span: FrameSpan) -> usize {
 
 impl Marks<'_> {
     /// Runs `work` with marks for all frames of `frames`.
-    pub(crate) fn with<W: World, C: Config>(world: &W, frames: &Frames<'_, W::P, C>, work: impl Fn(&Marks<'_>)) {
+    pub(crate) fn with<W: World, C: Config, R>(
+        world: &W,
+        frames: &Frames<'_, W::P, C>,
+        work: impl FnOnce(&Marks<'_>) -> R,
+    ) -> R {
         let mut spans = [None; SPANS];
         for (place, info) in frames.zone_infos().enumerate() {
             spans[place] = Some(info.spanned);
         }
         let count = spans.iter().flatten().map(|&span| words_of(span)).sum();
-        let given = world.with_words(count, &mut |words| work(&Marks { words, spans }));
-        assert!(given, "no room for marks: {count} words");
+        let (mut work, mut result) = (Some(work), None);
+        world.with_words(count, &mut |words| result = work.take().map(|work| work(&Marks { words, spans })));
+        result.unwrap_or_else(|| panic!("no room for marks: {count} words"))
     }
 
     fn spans(&self) -> impl Iterator<Item = (usize, FrameSpan)> {
@@ -79,10 +84,15 @@ impl Marks<'_> {
         }
     }
 
+    /// Gives all marked frames back.
+    pub(crate) fn free_all<P: Platform, C: Config>(&self, frames: &Frames<'_, P, C>) {
+        self.free_part(frames, (0, 1), false);
+    }
+
     /// Gives a part of the marked frames back, run by run or frame by frame.
-    pub(crate) fn free_part<W: World, C: Config>(
+    pub(crate) fn free_part<P: Platform, C: Config>(
         &self,
-        frames: &Frames<'_, W::P, C>,
+        frames: &Frames<'_, P, C>,
         (part, parts): (usize, usize),
         singly: bool,
     ) {

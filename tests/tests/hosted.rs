@@ -1,6 +1,8 @@
 //! Every scenario on threads and a mapping: four CPUs, three nodes, one of them without a CPU, odd borders; and on the
 //! smallest machine and on one of many CPUs.
 
+#![cfg(target_os = "linux")]
+
 #[path = "../../hosted/examples/demo/world.rs"]
 mod world;
 

@@ -26,18 +26,16 @@ pub(super) fn exhaust_and_refill<W: World>(world: &W) {
 
 /// Takes all there is, and gives it back, twice; answers how many frames there were.
 pub(super) fn exhaust<W: World, C: Config + Sync>(world: &W, frames: &Frames<'_, W::P, C>, largest: u32) -> usize {
-    let mut taken = [0; 2];
-    for (round, taken) in taken.iter_mut().enumerate() {
-        let count = core::sync::atomic::AtomicUsize::new(0);
+    let taken = [false, true].map(|singly| {
         Marks::with(world, frames, |marks| {
             take_all(world, frames, marks, largest);
-            count.store(marks.count(), core::sync::atomic::Ordering::Relaxed);
+            let taken = marks.count();
             let parts = world.cpus() as usize;
-            world.on_all(&|cpu| marks.free_part::<W, C>(frames, (cpu as usize, parts), round == 1));
+            world.on_all(&|cpu| marks.free_part(frames, (cpu as usize, parts), singly));
             settle(world, frames);
-        });
-        *taken = count.into_inner();
-    }
+            taken
+        })
+    });
     // CPUs that look at a mark at the same time may step over it by what each takes, also for its pool.
     let is_marked = frames.zone_infos().any(|zone| zone.watermarks.min != 0);
     let slack = if is_marked { (world.cpus() as usize) << largest.max(7) } else { 0 };

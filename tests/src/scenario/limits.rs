@@ -25,11 +25,11 @@ pub(super) fn dma_limits<W: World>(world: &W) {
         Marks::with(world, frames, |marks| {
             let dma = take(frames, marks, AllocFlags::DMA, DMA_END);
             assert_eq!(dma, DMA_END - 1, "all of it and no other");
-            give_back(frames, marks);
+            marks.free_all(frames);
             assert_eq!(take(frames, marks, AllocFlags::DMA32, DMA32_END), DMA_END - 1 + 5777);
-            give_back(frames, marks);
+            marks.free_all(frames);
             assert_eq!(take(frames, marks, AllocFlags::empty(), usize::MAX), DMA_END - 1 + 5777 + NORMAL);
-            give_back(frames, marks);
+            marks.free_all(frames);
         });
         below(frames);
         frames.set_default_watermarks();
@@ -48,10 +48,6 @@ fn take<P: Platform, C: Config>(frames: &Frames<'_, P, C>, marks: &Marks<'_>, fl
         }
     }
     marks.count()
-}
-
-fn give_back<P: Platform, C: Config>(frames: &Frames<'_, P, C>, marks: &Marks<'_>) {
-    marks.take(0, 1, |start, run| frames.free_raw(start, FrameCount::new(run)).unwrap());
 }
 
 /// A limit that cuts a zone, a tree, or nothing.
@@ -83,7 +79,7 @@ fn protected<W: World, C: Config + Sync>(world: &W, frames: &Frames<'_, W::P, C>
         let range = frames.alloc_range(&Request::frames(FrameCount::new(1)).flags(AllocFlags::DMA)).unwrap();
         assert!(range.span().end().number() <= DMA_END);
         frames.free_range(range).unwrap();
-        give_back(frames, marks);
+        marks.free_all(frames);
     });
 }
 

@@ -45,8 +45,6 @@ fn bound(to: NodeId) -> Request {
 
 /// Takes all that a node gives to requests that are bound to it; every frame is counted as its own.
 fn bind_until_empty<W: World, C: Config + Sync>(world: &W, frames: &Frames<'_, W::P, C>, from: NodeId) -> usize {
-    let mut taken = 0;
-    let count = core::sync::atomic::AtomicUsize::new(0);
     Marks::with(world, frames, |marks| {
         settle(world, frames);
         let before = frames.numa_counts(from);
@@ -55,11 +53,10 @@ fn bind_until_empty<W: World, C: Config + Sync>(world: &W, frames: &Frames<'_, W
         assert_eq!(after.numa_hit - before.numa_hit, served, "calls that node {from} served");
         assert_eq!((after.numa_miss, after.numa_foreign), (before.numa_miss, before.numa_foreign));
         assert_eq!(frames.alloc_range(&bound(from)), Err(AllocError::NoMemory));
-        count.store(marks.count(), core::sync::atomic::Ordering::Relaxed);
-        give_back(frames, marks);
-    });
-    taken += count.into_inner();
-    taken
+        let taken = marks.count();
+        marks.free_all(frames);
+        taken
+    })
 }
 
 /// Takes runs of any length that the node still has; answers how many calls were served.
@@ -74,10 +71,6 @@ fn take_bound<P: Platform, C: Config>(frames: &Frames<'_, P, C>, marks: &Marks<'
         }
     }
     calls
-}
-
-fn give_back<P: Platform, C: Config>(frames: &Frames<'_, P, C>, marks: &Marks<'_>) {
-    marks.take(0, 1, |start, run| frames.free_raw(start, FrameCount::new(run)).unwrap());
 }
 
 /// With this CPU's node exhausted, its requests are served by the nearest other.
@@ -98,7 +91,7 @@ fn falls_back<W: World, C: Config + Sync>(world: &W, frames: &Frames<'_, W::P, C
         assert_eq!(after.1.numa_miss - before.1.numa_miss, 3, "served by node {nearest}, the nearest");
         assert_eq!(after.1.other_node - before.1.other_node, 3);
         strayed.into_iter().for_each(|range| frames.free_range(range).unwrap());
-        give_back(frames, marks);
+        marks.free_all(frames);
     });
 }
 

@@ -153,6 +153,7 @@ pub(super) fn memory_only_node<W: World>(world: &W) {
 /// 3 TiB, once full and once in few small pieces: only where metadata that nobody touches costs nothing.
 pub(super) fn sparse_3_tib<W: World>(world: &W) {
     if !world.is_lazy() {
+        world.say(format_args!("left out: here metadata costs memory before it is touched"));
         return;
     }
     // As long as an arena and a bit, one of them longer than five.

@@ -104,6 +104,6 @@ fn nothing_of_it_is_lent<W: World, C: Config + Sync>(world: &W, frames: &Frames<
             assert_eq!(span.intersection(leaving), None, "a frame that is offline was lent");
             marks.note(head, order.frames());
         }
-        marks.take(0, 1, |start, run| frames.free_raw(start, FrameCount::new(run)).unwrap());
+        marks.free_all(frames);
     });
 }

@@ -32,7 +32,7 @@ pub(super) fn watermarks<W: World>(world: &W) {
             refused_everywhere(world, frames);
             let reserve = take(frames, marks, AllocFlags::ATOMIC, FRAMES);
             assert_eq!(reserve, marks_of_zone.min / 2, "half of the reserve is for those that cannot wait");
-            give_back(frames, marks);
+            marks.free_all(frames);
         });
     });
     of_the_machine(world.frames());
@@ -56,10 +56,6 @@ fn take<P: Platform, C: Config>(
         }
     }
     limit
-}
-
-fn give_back<P: Platform, C: Config>(frames: &Frames<'_, P, C>, marks: &Marks<'_>) {
-    marks.take(0, 1, |start, run| frames.free_raw(start, pagemill::FrameCount::new(run)).unwrap());
 }
 
 fn refused_everywhere<W: World, C: Config + Sync>(world: &W, frames: &Frames<'_, W::P, C>) {
@@ -96,7 +92,7 @@ fn between_nodes<W: World>(world: &W) {
             take(frames, marks, AllocFlags::empty(), 200);
             settle(world, frames);
             assert_eq!((free(0), free(1)), (Some(100), Some(300)), "then the nearest down to min");
-            give_back(frames, marks);
+            marks.free_all(frames);
         });
     });
 }
