@@ -25,7 +25,7 @@ use crate::frame::Pfn;
 use crate::frame_table::FrameWord;
 use crate::id::{NodeId, NodeMask};
 use crate::kind::ZoneKind;
-use crate::magazine::{Rack, SINGLES, Shelf};
+use crate::magazine::{BLOCKS, Rack, SINGLES, Shelf};
 use crate::node::{self, Node, Nodes};
 use crate::order::Order;
 use crate::platform::{Pinned, Platform};
@@ -53,6 +53,8 @@ struct Side<'m, P: Platform, C: Config> {
 pub(crate) struct FramePool<'m, P: Platform, C: Config> {
     /// The most frames a magazine may hold on this machine; learnt at the first refill.
     limit: OwnerU32,
+    /// As many blocks may a magazine hold: none while memory is scarce, when each must lie where it fits best.
+    block_limit: OwnerU32,
     /// Requests served from its own node under the local policy.
     hits: OwnerU64,
     rack: Rack,
@@ -107,6 +109,7 @@ impl<'m, P: Platform, C: Config> FramePool<'m, P, C> {
     pub(crate) fn new() -> Self {
         Self {
             limit: OwnerU32::new(0),
+            block_limit: OwnerU32::new(0),
             hits: OwnerU64::new(0),
             rack: Rack::new(),
             sides: [Side::new(Shelf::FIXED), Side::new(Shelf::MOVABLE)],
@@ -217,9 +220,8 @@ impl<'m, P: Platform, C: Config> FramePool<'m, P, C> {
         let Some(arena) = self.arena_of(nodes, head) else { return false };
         let index = arena.index(head);
         let shelf = Shelf::of(order.index(), self.side_of(head, arena.kind()).shelf != Shelf::FIXED);
-        // Magazines of blocks are for machines large enough to fill those of single frames.
-        let limit = self.limit.get();
-        let welcome = limit >= C::POOL_FRAMES
+        let limit = self.block_limit.get();
+        let welcome = limit != 0
             && shelf.capacity() != 0
             && arena.pools_on(self.node())
             && !arena.is_draining()
@@ -333,15 +335,20 @@ impl<'m, P: Platform, C: Config> FramePool<'m, P, C> {
         self.limit.set(limit);
         let shelf = Shelf::of(order.index(), false);
         let batch = shelf.capacity() / 2;
+        // Magazines of blocks are for machines large enough to fill those of single frames.
         if batch == 0 || limit < C::POOL_FRAMES {
             return false;
         }
+        self.block_limit.set(0);
         let Some(home) = self.home(nodes) else { return false };
         let kinds = node::kinds(AllocFlags::empty());
         kinds.iter().filter(|&&kind| kind != ZoneKind::Dma).any(|&kind| {
             let zone = home.zone(kind);
-            zone.is_populated()
-                && zone.affords(batch << order.index(), Mark::Low, kinds[0])
+            if !zone.is_populated() || zone.is_scarce() {
+                return false;
+            }
+            self.block_limit.set(BLOCKS as u32);
+            zone.affords(batch << order.index(), Mark::Low, kinds[0])
                 && zone.refill_blocks(pinned, order, batch as u32, |head| {
                     let kept = self.rack.push(shelf, head.number(), u32::MAX);
                     debug_assert!(kept, "the magazine was empty");

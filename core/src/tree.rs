@@ -286,13 +286,28 @@ impl Tree {
     #[inline(always)]
     pub(crate) fn any_free<C: Config>(&self, frame: u32, order: u32) -> bool {
         if order > Shape::<C>::HIGH {
-            return self.first_free::<C>(frame, order).is_some();
+            return self.any_free_of_many::<C>(frame, order);
         }
         let mut free = self.0[Shape::<C>::LAST] & Self::path::<C>(frame, order);
         let inside = &Shape::<C>::INSIDE[order as usize % 8];
         for level in 0..Shape::<C>::HIGH {
             let bit = Shape::<C>::node(level, frame);
             free |= self.0[bit as usize / 64 % WORDS] >> (bit % 64) & u64::from(inside[level as usize]);
+        }
+        free != 0
+    }
+
+    /// [`Tree::any_free`] for a block with whole words of the lower levels inside it.
+    fn any_free_of_many<C: Config>(&self, frame: u32, order: u32) -> bool {
+        let mut free = self.0[Shape::<C>::LAST] & Self::path::<C>(frame, order);
+        for level in 0..order {
+            let from = Shape::<C>::node(level, frame);
+            let (word, blocks) = (from as usize / 64, 1u32 << (order - level));
+            if blocks < 64 {
+                free |= self.0[word % WORDS] >> (from % 64) & ((1 << blocks) - 1);
+            } else {
+                free = (0..blocks as usize / 64).fold(free, |free, next| free | self.0[(word + next) % WORDS]);
+            }
         }
         free != 0
     }

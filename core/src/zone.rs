@@ -244,6 +244,12 @@ impl<'m, P: Platform, C: Config> Zone<'m, P, C> {
             .unwrap_or(0)
     }
 
+    /// Whether less than an eighth is free, so that where a block lies matters more than how soon it is had. Advice.
+    #[inline]
+    pub(crate) fn is_scarce(&self) -> bool {
+        self.ledger.free_frames() < self.ledger.managed_frames() / 8
+    }
+
     /// Frames that are the allocator's to lend.
     pub(crate) fn managed(&self) -> FrameCount {
         FrameCount::new(self.ledger.managed_frames())
