@@ -80,7 +80,9 @@ pagemill_bare::kernel! {
         frees_scattered: u64,
     }
 
-    const ROWS: [(&str, fn(&Figures) -> u64); 7] = [
+    type Row = (&'static str, fn(&Figures) -> u64);
+
+    const ROWS: [Row; 7] = [
         ("pair of order 0, median", |figures| figures.pairs[0]),
         ("pair of order 3, median", |figures| figures.pairs[1]),
         ("pair of order 9, median", |figures| figures.pairs[2]),

@@ -1,11 +1,12 @@
-//! The scenarios on 4 CPUs and three nodes, the third of memory alone.
+//! The scenarios on 4 CPUs and three nodes, the third of memory alone; borders in the middle of large blocks, memory on
+//! both sides of a hole that is larger than any of it.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 pagemill_bare::qemu_args!(
-    "-smp 4 -m 3145728K \
-     -object memory-backend-ram,id=m0,size=1048580K \
-     -object memory-backend-ram,id=m1,size=1572860K \
-     -object memory-backend-ram,id=m2,size=524288K \
+    "-machine max-ram-below-4g=192M -smp 4 -m 384M \
+     -object memory-backend-ram,id=m0,size=131076K \
+     -object memory-backend-ram,id=m1,size=196604K \
+     -object memory-backend-ram,id=m2,size=65536K \
      -numa node,nodeid=0,cpus=0-1,memdev=m0 \
      -numa node,nodeid=1,cpus=2-3,memdev=m1 \
      -numa node,nodeid=2,memdev=m2 \

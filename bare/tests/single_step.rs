@@ -274,7 +274,7 @@ pagemill_bare::kernel! {
         for inside in [false, true] {
             events.inside.store(inside, Relaxed);
             let counters = [&events.steps, &events.nested, &events.blocked];
-            counters.map(|counter| counter.store(0, Relaxed));
+            counters.iter().for_each(|counter| counter.store(0, Relaxed));
             path();
             let [steps, nested, blocked] = counters.map(|counter| counter.load(Relaxed));
             assert_eq!(aftermath::<S>(), None);
@@ -343,11 +343,11 @@ pagemill_bare::kernel! {
                 *place = Some(alloc::<S>(order));
             }
             for place in [0, 7] {
-                lent[place].take().map(free::<S>);
+                lent[place].take().into_iter().for_each(free::<S>);
                 lent[place] = Some(stepped_alloc::<S>(order));
             }
             for (index, block) in lent.into_iter().flatten().enumerate() {
-                if index < 2 || index >= 8 { stepped_free::<S>(block) } else { free::<S>(block) }
+                if matches!(index, 2..8) { free::<S>(block) } else { stepped_free::<S>(block) }
             }
         }
     }

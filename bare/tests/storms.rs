@@ -1,0 +1,31 @@
+//! Interrupts of all kinds on four CPUs and two nodes, as fast as they can be handled.
+#![cfg_attr(target_os = "none", no_std, no_main)]
+
+pagemill_bare::qemu_args!(
+    "-smp 4 -m 128M -numa node,nodeid=0,cpus=0-1,memdev=m0 -numa node,nodeid=1,cpus=2-3,memdev=m1 \
+     -object memory-backend-ram,id=m0,size=65540K -object memory-backend-ram,id=m1,size=65532K \
+     timeout=120 full: -smp 16 timeout=900"
+);
+
+pagemill_bare::kernel! {
+    tests: [timer_storm, nmi_storm];
+
+    #[path = "common/owners.rs"]
+    mod owners;
+    #[path = "common/storms.rs"]
+    mod storms;
+    #[path = "common/world.rs"]
+    mod world;
+
+    use storms::Storm;
+
+    const STORM: Storm = Storm { period: 20_000, steps: 12_000 };
+
+    fn timer_storm() {
+        storms::timers(STORM);
+    }
+
+    fn nmi_storm() {
+        storms::nmis(STORM);
+    }
+}
