@@ -96,8 +96,9 @@ pub(crate) struct Arena<'m, P: Platform, C: Config> {
     hints: &'m Hints<'m>,
     /// The buddy's free frames when the lock was last released, and whether it has settled.
     free: AtomicU32,
-    /// Whether some range is leaving service, so that pools let its frames pass.
-    draining: AtomicU32,
+    /// The node whose CPUs may keep its frames in their pools; none while a range is leaving service.
+    keepers: AtomicU32,
+    first_tree: u32,
     state: Lock<P, State<'m, C>>,
     /// The next arena of the same aligned stretch: another zone's, or another range's.
     pub(crate) next_in_slot: Publish<'m, Self>,
@@ -129,7 +130,8 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
             ledger: parts.ledger,
             hints: parts.hints,
             free: AtomicU32::new(0),
-            draining: AtomicU32::new(0),
+            keepers: AtomicU32::new(keepers(parts.node, parts.kind)),
+            first_tree: (parts.span.start().number() & (Geometry::<C>::ARENA_FRAMES - 1)) as u32 >> C::HUGE_ORDER,
             state: Lock::new(state),
             next_in_slot: Publish::empty(),
         }
@@ -141,10 +143,10 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
         self.kind
     }
 
-    /// Whether a CPU of `node` may keep its frames: they are local, and neither scarce nor slow.
+    /// Whether a CPU of `node` may keep its frames: they are local, neither scarce nor slow, and not leaving. Advice.
     #[inline]
-    pub(crate) fn pools_on(&self, node: NodeId) -> bool {
-        self.node == node && !matches!(self.kind, ZoneKind::Dma | ZoneKind::Far)
+    pub(crate) fn pools_on(&self, node: u32) -> bool {
+        self.keepers.load(Ordering::Relaxed) == node
     }
 
     /// The frames it manages.
@@ -170,18 +172,18 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
         (limit < self.span.end()).then(|| limit.number().saturating_sub(self.base) as u32)
     }
 
-    /// Whether a freed frame may stay in a CPU's pool: its tree is dense and nothing of it is leaving service. Advice.
+    /// Whether the tree of a frame is so crowded that its frames may stay in a pool when freed. Advice.
     #[inline]
-    pub(crate) fn keeps_dense(&self, index: u32) -> bool {
-        let tree = (index >> C::HUGE_ORDER) - self.first_tree();
+    pub(crate) fn is_dense(&self, index: u32) -> bool {
+        let tree = (index >> C::HUGE_ORDER) - self.first_tree;
         // Relaxed: a stale count costs a little order, never a frame.
-        u32::from(self.free_in_tree[tree as usize].load(Ordering::Relaxed)) < C::DENSE_BELOW_FRAMES
-            && self.draining.load(Ordering::Relaxed) == 0
+        let free = self.free_in_tree.get(tree as usize).map_or(u16::MAX, |free| free.load(Ordering::Relaxed));
+        u32::from(free) < C::DENSE_BELOW_FRAMES
     }
 
     /// Whether frames are leaving service, so that none should stay in a pool. Advice.
     pub(crate) fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed) != 0
+        self.keepers.load(Ordering::Relaxed) == NO_KEEPERS && keepers(self.node, self.kind) != NO_KEEPERS
     }
 
     /// The word of a frame, if it manages it.
@@ -217,12 +219,8 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
         self.index(self.span.start())
     }
 
-    fn first_tree(&self) -> u32 {
-        self.first() >> C::HUGE_ORDER
-    }
-
     fn first_row(&self) -> u32 {
-        self.first_tree() * Geometry::<C>::TREE_FRAMES as u32 / ROW_FRAMES
+        self.first_tree * Geometry::<C>::TREE_FRAMES as u32 / ROW_FRAMES
     }
 
     /// Runs `work` under the lock; everything it changed is published before the lock is released.
@@ -310,7 +308,8 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
     /// Tells pools whether to let this arena's frames pass.
     pub(crate) fn set_draining(&self, draining: bool) {
         // Relaxed: advice; a frame that a pool keeps meanwhile is asked for by the drain request that follows.
-        self.draining.store(u32::from(draining), Ordering::Relaxed);
+        let keepers = if draining { NO_KEEPERS } else { keepers(self.node, self.kind) };
+        self.keepers.store(keepers, Ordering::Relaxed);
     }
 
     /// The counts of its zone.
@@ -406,6 +405,14 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
             self.table.lend(start, count);
         }
     }
+}
+
+/// No node has this number.
+const NO_KEEPERS: u32 = u32::MAX;
+
+/// The node whose CPUs may pool frames of a zone.
+fn keepers(node: NodeId, kind: ZoneKind) -> u32 {
+    if matches!(kind, ZoneKind::Dma | ZoneKind::Far) { NO_KEEPERS } else { node.index() as u32 }
 }
 
 /// The chunk kinds of `hints` from a buddy's free orders: one for each order of a tree.

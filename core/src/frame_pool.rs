@@ -199,9 +199,9 @@ impl<'m, P: Platform, C: Config> FramePool<'m, P, C> {
         if C::CHECKED && arena.table.get(index) != FrameWord::lent(Order::ZERO) {
             return false;
         }
-        let welcome = arena.keeps_dense(index) || self.sides.iter().any(|side| side.is_current(pfn));
+        let welcome = arena.is_dense(index) || self.sides.iter().any(|side| side.is_current(pfn));
         let kept = welcome
-            && arena.pools_on(self.node())
+            && arena.pools_on(self.node.load(Ordering::Relaxed))
             && self.rack.push(self.side_of(pfn, arena.kind()).shelf, pfn.number(), self.limit.get());
         if !kept {
             self.returns.add(pinned, arena, pfn);
@@ -223,8 +223,7 @@ impl<'m, P: Platform, C: Config> FramePool<'m, P, C> {
         let limit = self.block_limit.get();
         let welcome = limit != 0
             && shelf.capacity() != 0
-            && arena.pools_on(self.node())
-            && !arena.is_draining()
+            && arena.pools_on(self.node.load(Ordering::Relaxed))
             && arena.span().contains(Pfn::new(head.number() + order.frames() - 1));
         if !welcome || C::CHECKED && arena.table.get(index) != FrameWord::lent(order) {
             return false;
@@ -268,6 +267,9 @@ impl<'m, P: Platform, C: Config> FramePool<'m, P, C> {
     fn side_of(&self, pfn: Pfn, kind: ZoneKind) -> &Side<'m, P, C> {
         let [fixed, movable] = &self.sides;
         let (below, above) = (fixed.tree.get(), movable.tree.get());
+        if above == NO_TREE && kind != ZoneKind::Movable {
+            return fixed;
+        }
         let nearer_to_movable =
             above != NO_TREE && (below == NO_TREE || pfn.number().abs_diff(above) < pfn.number().abs_diff(below));
         if kind == ZoneKind::Movable || nearer_to_movable { movable } else { fixed }
