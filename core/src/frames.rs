@@ -537,6 +537,8 @@ fn alloc_error(miss: Miss) -> AllocError {
 }
 
 #[cfg(all(test, not(loom)))]
+mod concurrent;
+#[cfg(all(test, not(loom)))]
 mod tests;
 #[cfg(all(test, not(loom)))]
 mod twin;

@@ -435,12 +435,14 @@ const TINY: [(usize, usize); 3] = [(61, 70), (140, 160), (300, 200)];
 const REAL: [(usize, usize); 2] = [((1 << 18) - 9000, 1200), ((1 << 18) - 700, 1500)];
 const STEPS: usize = if cfg!(miri) { 12 } else { 120 };
 
+/// `cases`, unless the environment says how many.
 fn config(cases: u32) -> ProptestConfig {
-    ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(if cfg!(miri) { 2 } else { cases }) }
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(cases);
+    ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases) }
 }
 
 proptest! {
-    #![proptest_config(config(256))]
+    #![proptest_config(config(48))]
 
     #[test]
     fn agrees_with_the_twin_on_tiny_arenas(ops in proptest::collection::vec(ops(439, 200), 1..STEPS)) {
@@ -454,7 +456,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(config(24))]
+    #![proptest_config(config(6))]
 
     #[test]
     #[cfg_attr(miri, ignore = "too many frames")]
