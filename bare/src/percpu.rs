@@ -161,13 +161,17 @@ pub fn this() -> &'static PerCpu {
 /// The number of the CPU that asks.
 #[inline(always)]
 pub fn cpu() -> u32 {
-    let cpu: u32;
-    // SAFETY: as in `this`; the number does not change once the area is installed, so it may be read once for all.
+    let cpu: u64;
+    // SAFETY: as in `this`; the number does not change once the area is installed, so it may be read once for all. A move
+    // to half a register clears the other half.
     unsafe {
         asm!("mov {:e}, gs:[{}]", out(reg) cpu, const offset_of!(PerCpu, cpu),
              options(pure, nostack, preserves_flags, readonly));
     }
-    cpu
+    // SAFETY: no CPU gets a number from this on. Said, because the number is an index wherever it is asked for, and is
+    // then not widened again.
+    unsafe { core::hint::assert_unchecked(cpu < MAX_CPUS as u64) };
+    cpu as u32
 }
 
 /// The node of the CPU that asks.

@@ -12,7 +12,7 @@ pagemill_bare::kernel! {
     use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
     use pagemill::{
-        AllocFlags, Block, Checked, Config, Context, CpuId, Fast, FrameCount, FrameSpan, Frames, FreeError, Metadata,
+        AllocFlags, Checked, Config, Context, CpuId, Fast, FrameCount, FrameSpan, Frames, FreeError, Metadata,
         NodeId, Order, Pfn, Platform, ZoneKind,
     };
     use pagemill_bare::cpu::{self, Verdict, time_stamp};
@@ -73,7 +73,7 @@ pagemill_bare::kernel! {
     /// One instance's figures.
     #[derive(Clone, Copy)]
     struct Figures {
-        pairs: [u64; 3],
+        pairs: [u64; 4],
         allocs: u64,
         refill: u64,
         frees_in_order: u64,
@@ -82,10 +82,11 @@ pagemill_bare::kernel! {
 
     type Row = (&'static str, fn(&Figures) -> u64);
 
-    const ROWS: [Row; 7] = [
-        ("pair of order 0, median", |figures| figures.pairs[0]),
-        ("pair of order 3, median", |figures| figures.pairs[1]),
-        ("pair of order 9, median", |figures| figures.pairs[2]),
+    const ROWS: [Row; 8] = [
+        ("pair of order 0, raw", |figures| figures.pairs[0]),
+        ("pair of order 0, a Block", |figures| figures.pairs[1]),
+        ("pair of order 3", |figures| figures.pairs[2]),
+        ("pair of order 9", |figures| figures.pairs[3]),
         ("4096 allocations, each", |figures| figures.allocs),
         ("  the dearest of them", |figures| figures.refill),
         ("4096 frees in order, each", |figures| figures.frees_in_order),
@@ -139,7 +140,16 @@ pagemill_bare::kernel! {
             };
             // The orders are constants too.
             let pairs = [
-                median(|| black_box(pair_of(|| $frames.alloc(Order::ZERO, PLAIN).ok(), |block| $frames.free(block)))),
+                median(|| {
+                    let pfn = $frames.alloc_raw(Order::ZERO, PLAIN);
+                    let freed = pfn.map(|pfn| $frames.free_raw(pfn, FrameCount::new(1)));
+                    black_box(freed.is_ok_and(|freed| freed.is_ok()));
+                }),
+                median(|| {
+                    let block = $frames.alloc(Order::ZERO, PLAIN);
+                    let freed = block.map(|block| $frames.free(block));
+                    black_box(freed.is_ok_and(|freed| freed.is_ok()));
+                }),
                 pair(Order::new(3).unwrap()),
                 pair(Order::new(9).unwrap()),
             ];
@@ -147,11 +157,6 @@ pagemill_bare::kernel! {
         }};
     }
     use figures;
-
-    #[inline(always)]
-    fn pair_of(alloc: impl Fn() -> Option<Block>, free: impl Fn(Block) -> Result<(), FreeError>) -> bool {
-        alloc().is_some_and(|block| free(block).is_ok())
-    }
 
     /// The median of `SAMPLES` runs of `work`, less what it takes to count nothing.
     #[inline(always)]
@@ -177,7 +182,7 @@ pagemill_bare::kernel! {
     /// A run of allocations, freed in order, and another, freed in an order that is not theirs.
     #[inline(always)]
     fn run(
-        pairs: [u64; 3],
+        pairs: [u64; 4],
         alloc: impl Fn() -> Option<Pfn>,
         free: impl Fn(Pfn) -> Result<(), FreeError>,
     ) -> Figures {
