@@ -220,9 +220,8 @@ impl<'m, P: Platform, C: Config> FramePool<'m, P, C> {
         let Some(arena) = self.arena_of(nodes, head) else { return false };
         let index = arena.index(head);
         let shelf = Shelf::of(order.index(), self.side_of(head, arena.kind()).shelf != Shelf::FIXED);
-        let limit = self.block_limit.get();
+        let limit = self.block_limit.get().min(shelf.capacity() as u32);
         let welcome = limit != 0
-            && shelf.capacity() != 0
             && arena.pools_on(self.node.load(Ordering::Relaxed))
             && arena.span().contains(Pfn::new(head.number() + order.frames() - 1));
         if !welcome || C::CHECKED && arena.table.get(index) != FrameWord::lent(order) {
@@ -352,7 +351,7 @@ impl<'m, P: Platform, C: Config> FramePool<'m, P, C> {
             self.block_limit.set(BLOCKS as u32);
             zone.affords(batch << order.index(), Mark::Low, kinds[0])
                 && zone.refill_blocks(pinned, order, batch as u32, |head| {
-                    let kept = self.rack.push(shelf, head.number(), u32::MAX);
+                    let kept = self.rack.push(shelf, head.number(), shelf.capacity() as u32);
                     debug_assert!(kept, "the magazine was empty");
                 }) != 0
         })

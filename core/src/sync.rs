@@ -277,6 +277,9 @@ impl<'m, T> PublishSlice<'m, T> {
     pub(crate) fn slice(&self) -> &'m [T] {
         let len = self.len.load(core::sync::atomic::Ordering::Acquire);
         let first = self.first.load(core::sync::atomic::Ordering::Relaxed);
+        // SAFETY: it is what `empty` or `set` stored, a dangling or a real element. Said because the compiler would test
+        // the address of each element for null otherwise.
+        unsafe { core::hint::assert_unchecked(!first.is_null()) };
         // SAFETY: a length other than 0 was stored after the place, both taken from one `&'m [T]` in the only `set`
         // there is, with a pointer that reaches the whole slice; before that the length is 0 and the place dangles.
         unsafe { core::slice::from_raw_parts(first, len) }
