@@ -21,7 +21,28 @@ impl Config for Tiny {
     const EMBEDDER_WORDS: bool = true;
 }
 
+/// Arenas of 512 frames in trees of a row, the smallest that merge late.
+pub(super) struct Rows;
+impl Config for Rows {
+    const HUGE_ORDER: u32 = 6;
+    const ARENA_ORDER: u32 = 9;
+    const POOL_FRAMES: u32 = 4;
+    const REFILL_FRAMES: u32 = 2;
+    const DENSE_BELOW_FRAMES: u32 = 8;
+}
+
 /// The same without words for what is lent.
+pub(super) struct RowsFast;
+impl Config for RowsFast {
+    const CHECKED: bool = false;
+    const HUGE_ORDER: u32 = 6;
+    const ARENA_ORDER: u32 = 9;
+    const POOL_FRAMES: u32 = 4;
+    const REFILL_FRAMES: u32 = 2;
+    const DENSE_BELOW_FRAMES: u32 = 8;
+}
+
+/// As [`Tiny`] without words for what is lent.
 pub(super) struct TinyFast;
 impl Config for TinyFast {
     const CHECKED: bool = false;

@@ -7,7 +7,7 @@ use std::vec::Vec;
 
 use proptest::prelude::*;
 
-use super::tests::Tiny;
+use super::tests::{Rows, RowsFast, Tiny, TinyFast};
 use super::*;
 use crate::arena::Access;
 use crate::error::SetupError;
@@ -431,6 +431,8 @@ fn run<C: Config>(memory: &[(usize, usize)], reserved: &[FrameSpan], ops: &[Op])
 
 /// Trees of 8 and arenas of 64: odd borders, a hole, a border inside a tree.
 const TINY: [(usize, usize); 3] = [(61, 70), (140, 160), (300, 200)];
+/// Trees of 64 and arenas of 512: odd borders, a hole, a border between arenas.
+const ROWS: [(usize, usize); 2] = [(450, 700), (1200, 800)];
 /// Two real arenas meet in the second range.
 const REAL: [(usize, usize); 2] = [((1 << 18) - 9000, 1200), ((1 << 18) - 700, 1500)];
 const STEPS: usize = if cfg!(miri) { 12 } else { 120 };
@@ -451,7 +453,19 @@ proptest! {
 
     #[test]
     fn agrees_with_the_twin_without_words(ops in proptest::collection::vec(ops(439, 200), 1..STEPS)) {
-        run::<super::tests::TinyFast>(&TINY, &[span(0, 65), span(200, 7)], &ops);
+        run::<TinyFast>(&TINY, &[span(0, 65), span(200, 7)], &ops);
+    }
+
+    #[test]
+    fn agrees_with_the_twin_on_trees_of_a_row(ops in proptest::collection::vec(ops(1550, 300), 1..STEPS)) {
+        run::<Rows>(&ROWS, &[span(900, 30)], &ops);
+    }
+
+    #[test]
+    fn agrees_with_the_twin_on_trees_of_a_row_without_words(
+        ops in proptest::collection::vec(ops(1550, 300), 1..STEPS),
+    ) {
+        run::<RowsFast>(&ROWS, &[span(900, 30)], &ops);
     }
 }
 
