@@ -3,12 +3,12 @@
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 pagemill_bare::qemu_args!(
-    "-machine max-ram-below-4g=192M -smp 4 -m 384M \
+    "-machine max-ram-below-4g=192M -smp 4,maxcpus=16 -m 384M \
      -object memory-backend-ram,id=m0,size=131076K \
      -object memory-backend-ram,id=m1,size=196604K \
      -object memory-backend-ram,id=m2,size=65536K \
-     -numa node,nodeid=0,cpus=0-1,memdev=m0 \
-     -numa node,nodeid=1,cpus=2-3,memdev=m1 \
+     -numa node,nodeid=0,cpus=0-1,cpus=4-9,memdev=m0 \
+     -numa node,nodeid=1,cpus=2-3,cpus=10-15,memdev=m1 \
      -numa node,nodeid=2,memdev=m2 \
      -numa dist,src=0,dst=1,val=21 -numa dist,src=1,dst=0,val=21 \
      -numa dist,src=0,dst=2,val=17 -numa dist,src=2,dst=0,val=17 \
@@ -309,7 +309,7 @@ pagemill_bare::kernel! {
             [
                 FreeError::NeverLent(_) | FreeError::AlreadyFree(_, Place::Tree),
                 FreeError::AlreadyFree(_, Place::Pool | Place::ReturnBuffer),
-                FreeError::AlreadyFree(_, Place::Pool),
+                FreeError::AlreadyFree(_, Place::Pool | Place::Tree),
                 FreeError::AlreadyFree(_, Place::Tree),
                 FreeError::Reserved(_),
                 FreeError::NotManaged(_),

@@ -2,7 +2,7 @@
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 pagemill_bare::qemu_args!(
-    "-smp 4 -m 128M -numa node,nodeid=0,cpus=0-1,memdev=m0 -numa node,nodeid=1,cpus=2-3,memdev=m1 \
+    "-smp 4,maxcpus=16 -m 128M -numa node,nodeid=0,cpus=0-1,cpus=4-9,memdev=m0 -numa node,nodeid=1,cpus=2-3,cpus=10-15,memdev=m1 \
      -object memory-backend-ram,id=m0,size=65540K -object memory-backend-ram,id=m1,size=65532K \
      timeout=120 full: -smp 16 timeout=900"
 );

@@ -119,13 +119,13 @@ pub(crate) struct Storm {
     /// Ticks between two interrupts of a CPU's timer: short enough that few requests go undisturbed, long enough to get
     /// on.
     pub(crate) period: u32,
-    /// What each CPU does meanwhile; ten times as much in long runs.
+    /// What each CPU does meanwhile; three times as much in long runs.
     pub(crate) steps: usize,
 }
 
 impl Storm {
     fn steps(self, rng: &mut Rng, mut between: impl FnMut(&mut Rng)) {
-        for _ in 0..if harness::is_full() { 10 * self.steps } else { self.steps } {
+        for _ in 0..if harness::is_full() { 3 * self.steps } else { self.steps } {
             step(rng);
             between(rng);
         }
