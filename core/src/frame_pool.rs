@@ -180,15 +180,13 @@ impl<'m, P: Platform, C: Config> FramePool<'m, P, C> {
         }
         if C::CHECKED {
             let Some(word) = side.arena.get().and_then(|arena| arena.word(pfn)) else { return false };
-            if word.get() != FrameWord::lent(Order::ZERO)
-                || !self.rack.push(Shelf::FIXED, pfn.number(), self.limit.get())
-            {
+            if word.get() != FrameWord::lent(Order::ZERO) || !self.rack.push_fixed(pfn.number(), self.limit.get()) {
                 return false;
             }
             word.set(FrameWord::pooled(Order::ZERO));
             return true;
         }
-        self.rack.push(Shelf::FIXED, pfn.number(), self.limit.get())
+        self.rack.push_fixed(pfn.number(), self.limit.get())
     }
 
     /// Takes back any single frame that is lent on its own; `false` if this one is not, or is managed by nobody.

@@ -115,6 +115,21 @@ impl Rack {
         true
     }
 
+    /// As [`push`](Self::push), for the magazine of unmovable single frames: without a check of the array's bounds.
+    #[inline(always)]
+    pub(crate) fn push_fixed(&self, round: usize, limit: u32) -> bool {
+        const { assert!(START[Shelf::FIXED.0] + SINGLES <= ROUNDS && CAPACITY[Shelf::FIXED.0] == SINGLES) };
+        let len = &self.lens[Shelf::FIXED.0];
+        let next = len.get();
+        if next >= limit {
+            return false;
+        }
+        // The remainder changes nothing, since the limit is at most the capacity, but proves the bounds.
+        self.rounds[Shelf::FIXED.start() + next as usize % SINGLES].set(round);
+        len.set(next + 1);
+        true
+    }
+
     /// Takes the `count` rounds that were put in first into `out`, all if there are fewer; answers how many.
     pub(crate) fn take_oldest(&self, shelf: Shelf, count: usize, out: &mut [usize]) -> usize {
         let rounds = &self.rounds[shelf.start()..][..self.len(shelf)];
