@@ -22,23 +22,16 @@ pagemill_bare::kernel! {
     #[path = "common/world.rs"]
     mod world;
 
-    use pagemill::{FrameCount, NodeId, NodeMask, Policy, Request};
     use pagemill_bare::cpu::{self, Verdict};
-    use pagemill_bare::frames::{self, FRAMES};
-    use pagemill_bare::{machine, percpu, physical, println};
-    use pagemill_tests::{World, settle, show};
+    use pagemill_bare::{frames, machine, percpu, physical, println};
+    use pagemill_tests::show;
     use world::Machine;
-
-    /// Requests of each policy on each CPU.
-    const REQUESTS: usize = 300;
 
     fn demonstrate() {
         let handover = frames::init();
         println!("\n{} CPUs up after {}\n", percpu::online(), machine::boot_time());
         firmware();
         assert_eq!((handover.left_out, handover.problems), (0, 0), "all memory found its way to the allocator");
-        policies();
-        settle(&Machine, &FRAMES);
         show::demonstrate(&Machine);
         assert_eq!(frames::faults(), 0, "nobody freed what was not lent");
         cpu::exit(Verdict::Passed)
@@ -46,30 +39,14 @@ pagemill_bare::kernel! {
 
     /// What the firmware said there is, and who took what of it.
     fn firmware() {
-        show::heading(&Machine, "memory map, as the firmware tells it");
+        println!("memory map, as the firmware tells it");
         for region in machine::get().map.regions() {
-            println!("{}  {:>10} KiB  {}", region.range, region.range.bytes() >> 10, region.kind);
+            println!("  {}  {:>9} KiB  {}", region.range, region.range.bytes() >> 10, region.kind);
         }
-        println!();
-        show::heading(&Machine, "taken before the allocator began");
+        println!("\ntaken before the allocator began");
         for taken in &physical::reservations() {
-            println!("{}  {:>10} KiB  {}", taken.range, taken.range.bytes() >> 10, taken.owner);
+            println!("  {}  {:>9} KiB  {}", taken.range, taken.range.bytes() >> 10, taken.owner);
         }
         println!();
-    }
-
-    /// Frames from where the request says, not from where the CPU is: numastat will show it.
-    fn policies() {
-        let memory_only = NodeMask::of(NodeId::new(2).unwrap());
-        Machine.on_all(&|_| {
-            for policy in [Policy::Interleave(NodeMask::ALL), Policy::Bind(memory_only)] {
-                for _ in 0..REQUESTS {
-                    let request = Request::frames(FrameCount::new(1)).policy(policy);
-                    let range = FRAMES.alloc_range(&request).expect("a frame");
-                    FRAMES.free_range(range).expect("lent");
-                }
-            }
-        });
-        println!("each CPU has asked for {REQUESTS} frames from all nodes in turn, and {REQUESTS} from node 2\n");
     }
 }

@@ -6,7 +6,7 @@ use core::sync::atomic::AtomicU64;
 use pagemill::{Frames, Metadata};
 use pagemill_bare::frames::{self, FRAMES};
 use pagemill_bare::percpu::{self, Bare};
-use pagemill_bare::{cpu, harness, physical, println, smp};
+use pagemill_bare::{cpu, harness, physical, println, smp, time};
 use pagemill_tests::{World, scenarios};
 
 /// The machine we run on.
@@ -72,5 +72,10 @@ impl World for Machine {
 
     fn tick_unit(&self) -> &'static str {
         "time stamps"
+    }
+
+    fn now_ns(&self) -> Option<u64> {
+        let ns = u128::from(cpu::time_stamp()) * 1_000_000_000 / u128::from(time::time_stamps_per_second()?);
+        u64::try_from(ns).ok()
     }
 }
