@@ -1,15 +1,18 @@
 //! What pagemill needs of a machine, and what needs `unsafe`: the machines it is measured on.
 //!
 //! "Kernel style" is what a kernel does: a thread is a CPU, its busy byte is its own, and claiming it takes no atomic
-//! read-modify-write. A simulated machine is the same, except that one thread says which CPU it is.
+//! read-modify-write. A simulated machine is the same, except that one thread says which CPU it is. The hosted machine
+//! is the crate `pagemill-hosted`, in which a thread sits on a CPU's number.
 #![allow(unsafe_code)]
 
 use std::cell::Cell;
 use std::mem::MaybeUninit;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering, compiler_fence};
 
 use lock_api::RawMutex;
 use pagemill::{Config, Context, CpuId, FrameCount, FrameSpan, Frames, Metadata, NodeId, Pfn, Platform, ZoneKind};
+use pagemill_hosted::{Hosted, Seat, Sitting};
 
 use crate::os::Reservation;
 
@@ -24,9 +27,34 @@ thread_local! {
     static LOCKS: Cell<u64> = const { Cell::new(0) };
 }
 
-/// From here on the calling thread is CPU `index`.
-pub fn become_cpu(index: usize) {
+/// A machine whose CPUs are what threads say they are.
+pub trait Cpus: Platform {
+    /// Can one thread act as several CPUs?
+    const SIMULATED: bool;
+
+    /// What makes the calling thread a CPU, for as long as it is kept.
+    type Place;
+
+    /// Called before the first instance is made.
+    fn prepare() {}
+
+    /// Makes the calling thread CPU `index`.
+    fn become_cpu(index: usize) -> Self::Place;
+
+    /// Makes the calling thread this CPU again, where it has become another since.
+    fn return_to(_place: &Self::Place) {}
+}
+
+/// A CPU number that only the thread itself knows of.
+pub struct Told(u32);
+
+fn tell(index: usize) -> Told {
     HERE.with(|here| here.cpu.set(index as u32));
+    Told(index as u32)
+}
+
+fn tell_again(told: &Told) {
+    HERE.with(|here| here.cpu.set(told.0));
 }
 
 #[inline(always)]
@@ -72,6 +100,19 @@ unsafe impl Platform for Kernel {
     }
 }
 
+impl Cpus for Kernel {
+    const SIMULATED: bool = true;
+    type Place = Told;
+
+    fn become_cpu(index: usize) -> Told {
+        tell(index)
+    }
+
+    fn return_to(told: &Told) {
+        tell_again(told);
+    }
+}
+
 /// One thread acting as each CPU in turn, with locks that count how often they are taken.
 pub struct Simulated;
 
@@ -92,6 +133,42 @@ unsafe impl Platform for Simulated {
     #[inline(always)]
     fn context() -> Context {
         Context::Task
+    }
+}
+
+impl Cpus for Simulated {
+    const SIMULATED: bool = true;
+    type Place = Told;
+
+    fn become_cpu(index: usize) -> Told {
+        tell(index)
+    }
+
+    fn return_to(told: &Told) {
+        tell_again(told);
+    }
+}
+
+/// The most threads that measure at once on [`Hosted`].
+const MAX_THREADS: usize = 256;
+
+/// The numbers of the measuring threads. They are kept from all others, also from the thread that makes an instance and
+/// looks through it, which would otherwise be CPU 0.
+static SEATS: LazyLock<Vec<Seat>> = LazyLock::new(|| {
+    let keep = |cpu| Seat::keep(CpuId::new(cpu)).expect("nobody has a number before the seats are kept");
+    (0..MAX_THREADS as u32).map(keep).collect()
+});
+
+impl Cpus for Hosted {
+    const SIMULATED: bool = false;
+    type Place = Sitting<'static>;
+
+    fn become_cpu(index: usize) -> Sitting<'static> {
+        SEATS[index].sit().expect("a measuring thread is alone on its CPU")
+    }
+
+    fn prepare() {
+        LazyLock::force(&SEATS);
     }
 }
 

@@ -1,12 +1,13 @@
 //! pagemill itself, as its documentation shows it.
 
-use pagemill::{AllocFlags, Block, Config, Order, Pfn, Platform};
+use pagemill::{AllocFlags, Block, Config, Order, Pfn};
+use pagemill_hosted::Hosted;
 
 use crate::frames::{Cpu, Frames};
-use crate::machine::{Instance, Kernel, Simulated, become_cpu, locks_taken};
+use crate::machine::{Cpus, Instance, Kernel, Simulated, locks_taken};
 
 /// pagemill on the machine `P` at the level `C`.
-pub struct Mill<P: Platform, C: Config> {
+pub struct Mill<P: Cpus, C: Config> {
     instance: Instance<P, C>,
     cpus: usize,
     frames: usize,
@@ -14,27 +15,31 @@ pub struct Mill<P: Platform, C: Config> {
 
 /// In kernel style.
 pub type KernelMill<C> = Mill<Kernel, C>;
+/// In a process.
+pub type HostedMill<C> = Mill<Hosted, C>;
 /// On a machine that one thread plays.
 pub type SimulatedMill<C> = Mill<Simulated, C>;
 
 impl<P, C> Frames for Mill<P, C>
 where
-    P: Platform,
+    P: Cpus,
     C: Config,
     Instance<P, C>: Sync,
 {
+    const SIMULATES_CPUS: bool = P::SIMULATED;
+
     type Cpu<'a>
         = MillCpu<'a, P, C>
     where
         Self: 'a;
 
     fn new(frames: usize, cpus: usize) -> Self {
+        P::prepare();
         Self { instance: Instance::new(frames, cpus), cpus, frames }
     }
 
     fn cpu(&self, index: usize) -> MillCpu<'_, P, C> {
-        become_cpu(index);
-        MillCpu { instance: &self.instance, index }
+        MillCpu { instance: &self.instance, place: P::become_cpu(index) }
     }
 
     fn verify(&self) {
@@ -53,14 +58,14 @@ where
 }
 
 /// A CPU of [`Mill`].
-pub struct MillCpu<'a, P: Platform, C: Config> {
+pub struct MillCpu<'a, P: Cpus, C: Config> {
     instance: &'a Instance<P, C>,
-    index: usize,
+    place: P::Place,
 }
 
-impl<P: Platform, C: Config> Cpu for MillCpu<'_, P, C> {
+impl<P: Cpus, C: Config> Cpu for MillCpu<'_, P, C> {
     fn enter(&mut self) {
-        become_cpu(self.index);
+        P::return_to(&self.place);
     }
 
     #[inline]

@@ -11,7 +11,7 @@ use spin::Mutex;
 use crate::check;
 use crate::frames::{Cpu, Frames};
 use crate::os::{Reservation, start_buddy};
-use crate::pagemill::{KernelMill, SimulatedMill};
+use crate::pagemill::{HostedMill, KernelMill, SimulatedMill};
 use crate::scale::{self, ScaleCase, ScaleSample};
 use crate::workload::{self, Case, Sample};
 
@@ -87,6 +87,8 @@ pub fn all() -> Vec<Peer> {
             .simulated_by::<SimulatedMill<Fast>>(),
         Peer::new::<KernelMill<Checked>>("pagemill-kernel-checked", PAGEMILL, "checked", "kernel")
             .simulated_by::<SimulatedMill<Checked>>(),
+        Peer::new::<HostedMill<Fast>>("pagemill-hosted-fast", PAGEMILL, "fast", "hosted"),
+        Peer::new::<HostedMill<Checked>>("pagemill-hosted-checked", PAGEMILL, "checked", "hosted"),
         Peer::new::<LockedFrameAllocator<33>>("buddy-system", "buddy_system_allocator", "", ""),
         Peer::new::<Locked<Bitmap>>("bitmap", "bitmap-allocator", "", ""),
         Peer::new::<Locked<BuddySlab>>("buddy-slab", "buddy-slab-allocator", "", ""),
