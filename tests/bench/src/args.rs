@@ -10,11 +10,12 @@ pub const USAGE: &str = "\
 usage: frames [scale] [options]
   scale               simulate 1 GiB to 1 TiB and 1 to 256 CPUs instead of measuring the workloads
   --only A,B          only these workloads: bulk, pair, scattered-pair, replace, mixed, churn, or one like pair-9
+                      (default all; above 1 GiB bulk, replace and mixed)
   --peers A,B         only these allocators: pagemill, buddy-system, bitmap, buddy-slab, loop, or one like
                       pagemill-kernel-fast (default all; scale: pagemill)
   --gib A,B           GiB managed (default 1,4; scale 1 to 1024)
   --threads A,B       threads (default 1,2); scale: simulated CPUs (default 1 to 256)
-  --reps N            interleaved repetitions (default 9; scale 3)
+  --reps N            interleaved repetitions (default 15; scale 3)
   --quick             three short repetitions on 1 GiB and one thread, unless the options above say otherwise
   --check             hold every answer against a bitmap of the frames lent; no figures
   --csv PATH          write the figures there (default for a full run: results/frames.csv beside the sources)
@@ -27,6 +28,8 @@ pub struct Args {
     pub scale: bool,
     /// The workloads.
     pub workloads: Vec<Workload>,
+    /// Leave out the workloads in which a larger memory changes little.
+    pub brief: bool,
     /// The allocators.
     pub peers: Vec<Peer>,
     /// Sizes in GiB.
@@ -104,11 +107,12 @@ impl Given {
         let (gib, threads): (&[_], &[_]) = match (self.scale, self.quick) {
             (false, false) => (&[1, 4], &[1, 2]),
             (false, true) => (&[1], &[1]),
-            (true, false) => (&[1, 4, 16, 64, 256, 1024], &[1, 4, 16, 64, 256]),
+            (true, false) => (&[1, 16, 256, 1024], &[1, 16, 256]),
             (true, true) => (&[1, 64], &[1, 64]),
         };
         Args {
             scale: self.scale,
+            brief: self.workloads.is_none(),
             workloads: self.workloads.unwrap_or_else(|| Workload::ALL.to_vec()),
             // A terabyte of some peers' metadata does not fit here; who wants them names them.
             peers: self
@@ -116,7 +120,7 @@ impl Given {
                 .unwrap_or_else(|| peers::all().into_iter().filter(|p| !self.scale || p.is_pagemill()).collect()),
             gib: self.gib.unwrap_or_else(|| gib.to_vec()),
             threads: self.threads.unwrap_or_else(|| threads.to_vec()),
-            reps: self.reps.unwrap_or(if self.quick || self.scale { 3 } else { 9 }),
+            reps: self.reps.unwrap_or(if self.quick || self.scale { 3 } else { 15 }),
             hurry: if self.quick { 10 } else { 1 },
             check: self.check,
             csv,

@@ -4,12 +4,16 @@ use std::collections::HashSet;
 
 use crate::args::Args;
 use crate::csv::{Record, Row};
+use crate::os::process_ns;
 use crate::peers::Peer;
 use crate::stats::Spread;
-use crate::workload::{Case, Sample};
+use crate::workload::{Case, Sample, Workload};
 
 /// Frames in a GiB.
 pub const FRAMES_PER_GIB: usize = 1 << 18;
+
+/// Who needs this many seconds of CPU time for the first repetition of a case is not asked for another.
+const PATIENCE: f64 = 5.0;
 
 /// Units of the paired figures.
 const RATIO: &str = "ratio";
@@ -27,13 +31,18 @@ pub fn measure(args: &Args) -> Record {
     let mut record = Record::new();
     for case in cases(args) {
         let peers: Vec<&Peer> = args.peers.iter().filter(|p| p.max_frames >= case.frames).collect();
-        let series = repeat(&peers, &case, args.reps);
+        let (series, slow) = repeat(&peers, &case, args.reps);
         let mut rows = Vec::new();
         for (peer, series) in peers.iter().zip(&series) {
             rows.extend(series.iter().filter_map(|s| row(peer, &case, s)));
         }
         rows.extend(pairings(&peers, &series, &case));
         print!("{}", table(&case, &rows));
+        for (peer, seconds) in peers.iter().zip(&slow) {
+            if let Some(seconds) = seconds {
+                println!("  {}: one repetition, not {}: it took {seconds:.0} s", peer.key, args.reps);
+            }
+        }
         record.rows.extend(rows);
     }
     record
@@ -53,7 +62,7 @@ fn cases(args: &Args) -> Vec<Case> {
     let mut cases = Vec::new();
     for &gib in &args.gib {
         for &threads in &args.threads {
-            for &workload in &args.workloads {
+            for workload in args.workloads.iter().copied().filter(|&w| gib == 1 || !args.brief || grows(w)) {
                 cases.push(Case { workload, frames: gib * FRAMES_PER_GIB, threads, hurry: args.hurry, rep: 0 });
             }
         }
@@ -61,19 +70,33 @@ fn cases(args: &Args) -> Vec<Case> {
     cases
 }
 
-/// For each peer, its series over `reps` repetitions.
-fn repeat(peers: &[&Peer], case: &Case, reps: usize) -> Vec<Vec<Series>> {
+/// Does the workload do other things in a larger memory? A pair of calls does not, unless the memory is in pieces.
+fn grows(workload: Workload) -> bool {
+    matches!(workload, Workload::Bulk | Workload::Replace(_) | Workload::Mixed(_))
+}
+
+/// For each peer, its series over `reps` repetitions, and the seconds that one took if it was too slow for more.
+fn repeat(peers: &[&Peer], case: &Case, reps: usize) -> (Vec<Vec<Series>>, Vec<Option<f64>>) {
     let mut all: Vec<Vec<Series>> = peers.iter().map(|_| Vec::new()).collect();
+    let mut slow = vec![None; peers.len()];
     for rep in 0..reps {
         // Another one begins each time: nobody always runs on caches that the same neighbour left.
         for turn in 0..peers.len() {
             let i = (rep + turn) % peers.len();
+            if slow[i].is_some() {
+                continue;
+            }
+            let start = process_ns();
             for sample in (peers[i].run)(&Case { rep, ..*case }) {
                 add(&mut all[i], sample, rep);
             }
+            let seconds = (process_ns() - start) as f64 / 1e9;
+            if rep == 0 && seconds > PATIENCE {
+                slow[i] = Some(seconds);
+            }
         }
     }
-    all
+    (all, slow)
 }
 
 fn add(series: &mut Vec<Series>, sample: Sample, rep: usize) {
@@ -123,6 +146,10 @@ fn pairings(peers: &[&Peer], series: &[Vec<Series>], case: &Case) -> Vec<Row> {
 }
 
 fn pairing(our: &Peer, ours: &Series, their: &Peer, theirs: &Series, case: &Case) -> Option<Row> {
+    // Somebody who was too slow for all repetitions.
+    if ours.values.len() != theirs.values.len() {
+        return None;
+    }
     let (sign, unit, spread) = match ours.unit {
         "ns" => ('/', RATIO, Spread::of_ratios(&ours.values, &theirs.values)?),
         "2 MiB frames" => ('-', DIFFERENCE, Spread::of_differences(&ours.values, &theirs.values)?),

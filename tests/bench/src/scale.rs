@@ -1,9 +1,10 @@
 //! Simulated scale: memories and numbers of CPUs that the machine at hand does not have.
 //!
 //! Frames are never touched and metadata is mapped lazily, so a terabyte costs what its metadata costs where it is
-//! used. One thread acts as each CPU in turn, so a figure says what an operation costs and how often it takes a lock, which
-//! is when it writes lines that CPUs share, not how CPUs that really run at once would wait for each other. The blocks in use are as many for every
-//! number of CPUs and every size, so that the measuring loop has the same share of the caches.
+//! used. One thread acts as each CPU in turn, so a figure says what an operation costs and how often it takes a lock,
+//! which is when it writes lines that CPUs share, not how CPUs that really run at once would wait for each other. The
+//! blocks in use are as many for every number of CPUs and every size, so that the measuring loop has the same share of
+//! the caches.
 
 use crate::args::Args;
 use crate::csv::{Record, Row};

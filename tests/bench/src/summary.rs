@@ -113,7 +113,9 @@ fn is(row: &Row, figure: &Figure) -> bool {
 /// The best of the others and a letter for its name.
 fn best_peer<'a>(rows: &[&'a Row], line: &Line, figure: &Figure) -> Option<(&'a Row, &'static str)> {
     let sign = if line.more_is_better { -1.0 } else { 1.0 };
-    let others = rows.iter().filter(|r| is(r, figure) && r.allocator != PAGEMILL && r.allocator != LOOP);
+    let reps = rows.iter().filter(|r| is(r, figure)).map(|r| r.spread.reps).max()?;
+    let other = |r: &&&Row| is(r, figure) && r.allocator != PAGEMILL && r.allocator != LOOP && r.spread.reps == reps;
+    let others = rows.iter().filter(other);
     let best = others.min_by(|a, b| (sign * a.spread.median).total_cmp(&(sign * b.spread.median)))?;
     let letter = match best.allocator.as_str() {
         "buddy_system_allocator" => " s",
