@@ -312,9 +312,9 @@ impl Tree {
         free != 0
     }
 
-    /// The first frame of the 2^order at `frame` that is free.
-    #[inline]
-    pub(crate) fn first_free<C: Config>(&self, frame: u32, order: u32) -> Option<u32> {
+    /// The first frame of the 2^order at `frame` that is free: what `any_free` is tested against.
+    #[cfg(test)]
+    fn first_free<C: Config>(&self, frame: u32, order: u32) -> Option<u32> {
         for level in order..=Shape::<C>::TOP {
             if self.has(Shape::<C>::node(level, frame)) {
                 return Some(frame);
