@@ -9,7 +9,7 @@ use super::*;
 use crate::kind::ZoneKind;
 use crate::testing::{Sim, bytes, span};
 
-const ROUNDS: usize = if cfg!(miri) { 6 } else { 2000 };
+const ROUNDS: usize = if cfg!(miri) { 4 } else { 2000 };
 
 /// An instance for `cpus` CPUs over frames 0 to 511, the upper half of which has not come yet.
 fn half_a_machine<C: Config>(cpus: usize) -> Frames<'static, Sim, C> {

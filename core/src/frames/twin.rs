@@ -435,7 +435,7 @@ const TINY: [(usize, usize); 3] = [(61, 70), (140, 160), (300, 200)];
 const ROWS: [(usize, usize); 2] = [(450, 700), (1200, 800)];
 /// Two real arenas meet in the second range.
 const REAL: [(usize, usize); 2] = [((1 << 18) - 9000, 1200), ((1 << 18) - 700, 1500)];
-const STEPS: usize = if cfg!(miri) { 12 } else { 120 };
+const STEPS: usize = 120;
 
 /// `cases`, unless the environment says how many.
 fn config(cases: u32) -> ProptestConfig {
@@ -473,7 +473,6 @@ proptest! {
     #![proptest_config(config(6))]
 
     #[test]
-    #[cfg_attr(miri, ignore = "too many frames")]
     fn agrees_with_the_twin_on_real_arenas(ops in proptest::collection::vec(ops(9800, 1000), 1..STEPS)) {
         run::<Checked>(&REAL, &[span((1 << 18) - 300, 40)], &ops);
     }
