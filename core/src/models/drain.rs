@@ -33,7 +33,9 @@ fn leave(refills: usize) {
     assert!(frame < 4 && kept < 4);
     let requester = on_cpu(1, {
         let machine = machine.clone();
-        move || drop(machine.frames.offline(span(0, 4)))
+        move || {
+            let _ = machine.frames.offline(span(0, 4));
+        }
     });
     let owner = on_cpu(0, {
         let machine = machine.clone();
