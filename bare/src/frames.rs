@@ -59,6 +59,10 @@ pub fn init() -> Handover {
         static LOW: fn(NodeId) = report_low;
         FRAMES.set_fault_hook(&FAULT);
         FRAMES.set_low_hook(&LOW);
+        // On every CPU, the machine's allocator is the one that should be nearest.
+        smp::on_all(&|_| {
+            FRAMES.settle();
+        });
         // What one CPU asks of the others (give back what lies idle) is done where they are idle, and when kicked.
         smp::set_idle_hook(|| FRAMES.poll());
         done

@@ -9,10 +9,10 @@
 use core::arch::asm;
 use core::mem::offset_of;
 use core::ptr;
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 use lock_api::{GuardNoSend, RawMutex};
-use pagemill::{Context, CpuId, Platform};
+use pagemill::{Context, CpuId, Desk, Platform};
 use x86_64::VirtAddr;
 use x86_64::registers::model_specific::GsBase;
 
@@ -25,7 +25,10 @@ pub struct PerCpu {
     /// Its own address: how a reference is made of the GS base.
     this: AtomicPtr<PerCpu>,
     /// Whether the allocator has claimed this CPU's pools.
-    busy: AtomicU8,
+    /// The pool at hand, or [`Desk::CLAIMED`].
+    desk: AtomicPtr<()>,
+    /// What lies on the desk when nobody has claimed the CPU.
+    home: AtomicPtr<()>,
     cpu: AtomicU32,
     /// Handlers that are running: interrupts count 1, everything that masking does not hold off [`UNMASKABLE`].
     handlers: AtomicU32,
@@ -57,7 +60,8 @@ impl PerCpu {
     pub(crate) const fn new(cpu: u32, apic: u32, node: u32) -> Self {
         Self {
             this: AtomicPtr::new(ptr::null_mut()),
-            busy: AtomicU8::new(0),
+            desk: AtomicPtr::new(Desk::EMPTY.as_ptr()),
+            home: AtomicPtr::new(Desk::EMPTY.as_ptr()),
             cpu: AtomicU32::new(cpu),
             handlers: AtomicU32::new(0),
             locks: AtomicU32::new(0),
@@ -195,34 +199,67 @@ pub fn context() -> Context {
     }
 }
 
-/// This kernel as pagemill's core sees it: a CPU is claimed by a plain byte.
+/// This kernel as pagemill's core sees it: a CPU is claimed by taking what lies on its desk, with plain moves.
 #[derive(Debug)]
 pub struct Bare;
 
-// SAFETY: code never moves to another CPU here, and numbers are dense and those of one CPU each. `enter` and `leave` are
-// single moves on a byte that only this CPU touches; whatever interrupts between them ends before the interrupted code
-// goes on, so it either finds the byte set and gets `None`, or sets and clears it while nobody else has it. The moves
-// are opaque to the compiler and clobber memory, so the claimed state is not touched outside them. The context is `Task`
-// only when no handler is running.
+/// What lies on this CPU's desk.
+#[inline(always)]
+fn desk() -> *mut () {
+    let desk;
+    // SAFETY: as in `this`; the word is this CPU's own.
+    unsafe {
+        asm!("mov {}, gs:[{}]", out(reg) desk, const offset_of!(PerCpu, desk), options(nostack, preserves_flags))
+    };
+    desk
+}
+
+/// Lays a word on this CPU's desk.
+#[inline(always)]
+fn lay(desk: *mut ()) {
+    // SAFETY: as in `this`; the word is this CPU's own.
+    unsafe { asm!("mov gs:[{}], {}", const offset_of!(PerCpu, desk), in(reg) desk, options(nostack, preserves_flags)) };
+}
+
+// SAFETY: code never moves to another CPU here, and numbers are dense and those of one CPU each. The desk is one word
+// that only this CPU touches, by single moves: whatever interrupts between a look and a move ends before the interrupted
+// code goes on, and has then laid back what it found, so it either finds `CLAIMED` and gets nothing, or takes and lays
+// back while nobody else has it. The moves are opaque to the compiler and clobber memory, so the claimed state is not
+// touched outside them. The context is `Task` only when no handler is running.
 unsafe impl Platform for Bare {
     type Lock = IrqLock;
 
     #[inline(always)]
     fn enter() -> Option<CpuId> {
-        // SAFETY: as in `this`; the byte is this CPU's own.
-        unsafe {
-            asm!("cmp byte ptr gs:[{busy}], 0", "jne {claimed}", "mov byte ptr gs:[{busy}], 1",
-                 busy = const offset_of!(PerCpu, busy), claimed = label { return None }, options(nostack));
+        if desk() == Desk::CLAIMED.as_ptr() {
+            return None;
         }
+        lay(Desk::CLAIMED.as_ptr());
         Some(CpuId::new(cpu()))
     }
 
     #[inline(always)]
     fn leave(_: CpuId) {
-        // SAFETY: as in `this`; the byte is this CPU's own.
-        unsafe {
-            asm!("mov byte ptr gs:[{}], 0", const offset_of!(PerCpu, busy), options(nostack, preserves_flags));
-        }
+        lay(this().home.load(Ordering::Relaxed));
+    }
+
+    const HAS_DESKS: bool = true;
+
+    #[inline(always)]
+    fn take_desk() -> Desk {
+        let desk = desk();
+        lay(Desk::CLAIMED.as_ptr());
+        // SAFETY: desks are all that is ever laid there, from the area's creation on.
+        unsafe { Desk::from_ptr(desk) }
+    }
+
+    #[inline(always)]
+    fn put_desk(desk: Desk) {
+        lay(desk.as_ptr());
+    }
+
+    fn set_desk(desk: Desk) {
+        this().home.store(desk.as_ptr(), Ordering::Relaxed);
     }
 
     #[inline(always)]

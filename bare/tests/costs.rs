@@ -22,7 +22,7 @@ pagemill_bare::kernel! {
     use pagemill_bare::{physical, println};
 
     /// The most instructions that a pair of order 0 at `Fast` may take. The aim is 30.
-    const PAIR_LIMIT: u64 = 52;
+    const PAIR_LIMIT: u64 = 36;
     const SAMPLES: usize = 1000;
     /// Frames of one run of allocations: long enough for many refills.
     const RUN: usize = 4096;
@@ -98,17 +98,20 @@ pagemill_bare::kernel! {
         give(&CHECKED);
         give(&FAST_MASKED);
         give(&CHECKED_MASKED);
-        let figures = [figures!(FAST), figures!(CHECKED), figures!(FAST_MASKED), figures!(CHECKED_MASKED)];
-        println!("\n{:30}{:>22}{:>22}", "instructions, pin included", "busy byte", "interrupts masked");
-        println!("{:30}{:>11}{:>11}{:>11}{:>11}", "", "Fast", "Checked", "Fast", "Checked");
+        let by_number = [figures!(FAST), figures!(CHECKED)];
+        // Of the instances on one platform, one lies on the CPU's desk.
+        let by_desk = [(FAST.settle(), figures!(FAST)).1, (CHECKED.settle(), figures!(CHECKED)).1];
+        let figures = [by_desk, by_number, [figures!(FAST_MASKED), figures!(CHECKED_MASKED)]];
+        println!("\n{:28}{:>18}{:>18}{:>18}", "instructions, pin included", "pool on the desk", "by CPU number", "irqs masked");
+        println!("{:28}{}", "", format_args!("{0:>9}{1:>9}{0:>9}{1:>9}{0:>9}{1:>9}", "Fast", "Checked"));
         for (name, row) in ROWS {
-            let [a, b, c, d] = figures.each_ref().map(row);
-            println!("{name:30}{a:>11}{b:>11}{c:>11}{d:>11}");
+            let [[a, b], [c, d], [e, f]] = figures.each_ref().map(|pair| pair.each_ref().map(row));
+            println!("{name:28}{a:>9}{b:>9}{c:>9}{d:>9}{e:>9}{f:>9}");
         }
         for valid in [FAST.validate(), CHECKED.validate(), FAST_MASKED.validate(), CHECKED_MASKED.validate()] {
             assert_eq!(valid, Ok(()));
         }
-        let pair = figures[0].pairs[0];
+        let pair = by_desk[0].pairs[0];
         if !cfg!(debug_assertions) {
             assert!(pair <= PAIR_LIMIT, "a pair at Fast takes {pair} instructions, more than {PAIR_LIMIT}");
             println!("a pair of order 0 at Fast takes {pair} instructions, {PAIR_LIMIT} are allowed");
@@ -117,7 +120,7 @@ pagemill_bare::kernel! {
     }
 
     /// Gives an instance its frames, with metadata from early memory.
-    fn give<P: Platform, C: Config>(frames: &Frames<'static, P, C>) {
+    fn give<P: Platform, C: Config>(frames: &'static Frames<'static, P, C>) {
         let early = |bytes: usize| {
             let block = physical::alloc(bytes as u64, 4096, PhysRange::ALL, Owner::Metadata).expect("room");
             Metadata::new(block.into_bytes())

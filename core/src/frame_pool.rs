@@ -18,7 +18,7 @@ mod returns;
 use returns::ReturnBuffer;
 
 use crate::arena::{Access, Arena};
-use crate::config::Config;
+use crate::config::{Config, Geometry};
 use crate::extent::Want;
 use crate::flags::AllocFlags;
 use crate::frame::Pfn;
@@ -28,8 +28,10 @@ use crate::kind::ZoneKind;
 use crate::magazine::{BLOCKS, Rack, SINGLES, Shelf};
 use crate::node::{self, Node, Nodes};
 use crate::order::Order;
-use crate::platform::{Pinned, Platform};
-use crate::sync::{AtomicU32, Ordering, OwnerU32, OwnerU64, OwnerUsize, Publish, const_fn, mutant};
+use crate::platform::{Head, Pinned, Platform};
+use crate::sync::{
+    AtomicU32, HeadFirst, Ordering, OwnCell, OwnerU8, OwnerU32, OwnerU64, OwnerUsize, Publish, const_fn, mutant,
+};
 use crate::zone::Mark;
 
 /// No tree begins here.
@@ -49,10 +51,14 @@ struct Side<'m, P: Platform, C: Config> {
 }
 
 /// What one CPU keeps at hand.
-#[repr(align(128))]
+#[repr(C, align(128))]
 pub(crate) struct FramePool<'m, P: Platform, C: Config> {
+    /// First: this is what the CPU's desk leads to.
+    head: Head,
     /// The most frames a magazine may hold on this machine; learnt at the first refill.
     limit: OwnerU32,
+    /// The same for frames of the tree that unmovable ones come from: none if there is no such tree, or not all of it.
+    current_limit: OwnerU8,
     /// As many blocks may a magazine hold: none while memory is scarce, when each must lie where it fits best.
     block_limit: OwnerU32,
     /// Requests served from its own node under the local policy.
@@ -70,6 +76,14 @@ pub(crate) struct FramePool<'m, P: Platform, C: Config> {
     turn: OwnerU32,
     /// The drain request that was honoured last.
     drained: OwnerU32,
+}
+
+#[allow(unsafe_code, reason = "says how the struct above is laid out")]
+// SAFETY: `FramePool` is `repr(C)` and its first field is the head.
+unsafe impl<P: Platform, C: Config> HeadFirst for FramePool<'_, P, C> {
+    fn head(&self) -> &Head {
+        &self.head
+    }
 }
 
 /// What a look at one pool shows. Exact while its CPU does nothing.
@@ -97,18 +111,14 @@ impl<'m, P: Platform, C: Config> Side<'m, P, C> {
     fn is_current(&self, pfn: Pfn) -> bool {
         pfn.number().wrapping_sub(self.tree.get()) < self.current.get()
     }
-
-    /// From now on it has no tree.
-    fn forget(&self) {
-        self.tree.set(NO_TREE);
-        self.current.set(0);
-    }
 }
 
 impl<'m, P: Platform, C: Config> FramePool<'m, P, C> {
     pub(crate) fn new() -> Self {
         Self {
+            head: Head { owner: OwnCell::new(0) },
             limit: OwnerU32::new(0),
+            current_limit: OwnerU8::new(0),
             block_limit: OwnerU32::new(0),
             hits: OwnerU64::new(0),
             rack: Rack::new(),
@@ -170,27 +180,29 @@ impl<'m, P: Platform, C: Config> FramePool<'m, P, C> {
         Some(head)
     }
 
-    /// Keeps a freed frame of the tree that unmovable frames come from, or lets it join the row of the last one; `false`
-    /// if this is not so plain a case.
+    /// Keeps a freed frame of the tree that unmovable frames come from while there is room, or lets it join the row of
+    /// the last one; `false` if this is not so plain a case.
     #[inline(always)]
     pub(crate) fn put(&self, _pinned: &mut Pinned<P>, pfn: Pfn) -> bool {
         let side = &self.sides[0];
-        if !side.is_current(pfn) {
+        // Without a tree the limit is 0, so that no frame number at all, however wrong, is taken for one of it.
+        if pfn.number() ^ side.tree.get() >= Geometry::<C>::TREE_FRAMES {
             return self.returns.join(pfn);
         }
-        if C::CHECKED {
-            let Some(word) = side.arena.get().and_then(|arena| arena.word(pfn)) else { return false };
-            if word.get() != FrameWord::lent(Order::ZERO) || !self.rack.push_fixed(pfn.number(), self.limit.get()) {
-                return false;
-            }
-            word.set(FrameWord::pooled(Order::ZERO));
-            return true;
+        let limit = self.current_limit.get();
+        if !C::CHECKED {
+            return self.rack.push_fixed(pfn.number(), limit);
         }
-        self.rack.push_fixed(pfn.number(), self.limit.get())
+        let Some(word) = side.arena.get().and_then(|arena| arena.word(pfn)) else { return false };
+        let kept = word.get() == FrameWord::lent(Order::ZERO) && self.rack.push_fixed(pfn.number(), limit);
+        if kept {
+            word.set(FrameWord::pooled(Order::ZERO));
+        }
+        kept
     }
 
     /// Takes back any single frame that is lent on its own; `false` if this one is not, or is managed by nobody.
-    #[inline(never)]
+    #[inline]
     pub(crate) fn put_single(&self, pinned: &mut Pinned<P>, nodes: &Nodes<'m, P, C>, pfn: Pfn) -> bool {
         let Some(arena) = self.arena_of(nodes, pfn) else { return false };
         let index = arena.index(pfn);
@@ -213,7 +225,7 @@ impl<'m, P: Platform, C: Config> FramePool<'m, P, C> {
 
     /// Keeps a block that is lent as such and has a magazine, which is made room in if it is full; `false` if this one is
     /// not, or is managed by nobody.
-    #[inline(never)]
+    #[inline]
     pub(crate) fn put_block(&self, pinned: &mut Pinned<P>, nodes: &Nodes<'m, P, C>, head: Pfn, order: Order) -> bool {
         let Some(arena) = self.arena_of(nodes, head) else { return false };
         let index = arena.index(head);
@@ -316,11 +328,25 @@ impl<'m, P: Platform, C: Config> FramePool<'m, P, C> {
     fn follow(&self, side: &Side<'m, P, C>, arena: &'m Arena<'m, P, C>, index: u32) {
         side.arena.set(Some(arena));
         if arena.is_draining() && !mutant("pool_follows_leaving") {
-            return side.forget();
+            return self.forget(side);
         }
         let window = arena.tree_window(index);
+        let frames = (window.end - window.start) as usize;
         side.tree.set(arena.pfn(window.start).number());
-        side.current.set((window.end - window.start) as usize);
+        side.current.set(frames);
+        if side.shelf == Shelf::FIXED {
+            let whole = frames == Geometry::<C>::TREE_FRAMES;
+            self.current_limit.set(if whole { self.limit.get() as u8 } else { 0 });
+        }
+    }
+
+    /// From now on a magazine has no tree.
+    fn forget(&self, side: &Side<'m, P, C>) {
+        side.tree.set(NO_TREE);
+        side.current.set(0);
+        if side.shelf == Shelf::FIXED {
+            self.current_limit.set(0);
+        }
     }
 
     /// Fills the magazine of an order; `false` if it has none, or memory is too short for that.
@@ -384,7 +410,7 @@ impl<'m, P: Platform, C: Config> FramePool<'m, P, C> {
             }
         }
         for side in &self.sides {
-            side.forget();
+            self.forget(side);
         }
         self.returns.flush(pinned);
         self.home.set(None);

@@ -143,8 +143,17 @@ impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
         if flags.intersects(BYPASS) {
             return None;
         }
-        let mut pinned = P::pin()?;
-        self.pools.mine(&pinned)?.take(&mut pinned, &self.nodes, order, flags.contains(AllocFlags::MOVABLE))
+        let (pool, mut pinned) = if P::HAS_DESKS { self.pools.at_desk()? } else { self.my_pool()? };
+        let pfn = pool.take(&mut pinned, &self.nodes, order, flags.contains(AllocFlags::MOVABLE))?;
+        // Here, so that nobody asks afterwards which way it went.
+        drop(pinned);
+        Some(pfn)
+    }
+
+    #[inline(always)]
+    fn take_by_number(&self, order: Order, movable: bool) -> Option<Pfn> {
+        let (pool, mut pinned) = self.my_pool()?;
+        pool.take(&mut pinned, &self.nodes, order, movable)
     }
 
     #[cold]
@@ -152,6 +161,13 @@ impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
     fn alloc_slow(&self, order: Order, flags: AllocFlags) -> Result<Block, AllocError> {
         if order.index() as u32 > C::ARENA_ORDER {
             return Err(AllocError::Impossible);
+        }
+        // Where there are desks, another instance's pool may lie on this one.
+        if P::HAS_DESKS
+            && !flags.intersects(BYPASS)
+            && let Some(pfn) = self.take_by_number(order, flags.contains(AllocFlags::MOVABLE))
+        {
+            return Ok(Block::new(pfn, order));
         }
         if let Some(pfn) = self.refill_and_take(order, flags) {
             return Ok(Block::new(pfn, order));
@@ -332,7 +348,10 @@ impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
     #[inline]
     pub fn free(&self, block: Block) -> Result<(), FreeError> {
         let (head, order) = block.into_raw();
-        if self.put_pooled(head, order) { Ok(()) } else { self.free_slow(head, order) }
+        if order == Order::ZERO && self.put_single(head) {
+            return Ok(());
+        }
+        self.take_back(head, order)
     }
 
     /// Gives any part of what is lent back, in any split.
@@ -352,39 +371,56 @@ impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
     #[inline]
     pub fn free_raw(&self, start: Pfn, count: FrameCount) -> Result<(), FreeError> {
         if count.get() == 1 {
-            if self.put_pooled(start, Order::ZERO) {
-                return Ok(());
-            }
-            return self.free_slow(start, Order::ZERO);
+            return if self.put_single(start) { Ok(()) } else { self.take_back(start, Order::ZERO) };
         }
         let Ok(span) = FrameSpan::new(start, count) else { return self.fault(Err(FreeError::Misaligned(start))) };
         self.fault(self.free_span(span))
     }
 
+    /// Gives a single frame to this CPU's pool, if it takes it.
     #[inline(always)]
-    fn put_pooled(&self, head: Pfn, order: Order) -> bool {
-        let Some(mut pinned) = P::pin() else { return false };
-        let Some(pool) = self.pools.mine(&pinned) else { return false };
-        if order == Order::ZERO && pool.put(&mut pinned, head) {
-            return true;
-        }
-        if pool.is_asked(&self.drain_requests) {
-            return false;
-        }
-        match order {
-            Order::ZERO => pool.put_single(&mut pinned, &self.nodes, head),
-            _ => pool.put_block(&mut pinned, &self.nodes, head, order),
-        }
+    fn put_single(&self, pfn: Pfn) -> bool {
+        let mine = if P::HAS_DESKS { self.pools.at_desk() } else { self.my_pool() };
+        let Some((pool, mut pinned)) = mine else { return false };
+        pool.put(&mut pinned, pfn) || self.put_rest(pool, pinned, pfn)
     }
 
-    #[cold]
+    /// This CPU's pool by its number, and the claim to it.
+    #[inline(always)]
+    fn my_pool(&self) -> Option<(&'m FramePool<'m, P, C>, Pinned<P>)> {
+        let pinned = P::pin()?;
+        Some((self.pools.mine(&pinned)?, pinned))
+    }
+
+    /// The rest of [`put_single`](Self::put_single); the claim comes along by value, so that it stays in registers there.
     #[inline(never)]
-    fn free_slow(&self, head: Pfn, order: Order) -> Result<(), FreeError> {
+    fn put_rest(&self, pool: &FramePool<'m, P, C>, mut pinned: Pinned<P>, pfn: Pfn) -> bool {
+        !pool.is_asked(&self.drain_requests) && pool.put_single(&mut pinned, &self.nodes, pfn)
+    }
+
+    /// Gives a block to this CPU's pool if it takes it, else to the trees.
+    #[inline(never)]
+    fn take_back(&self, head: Pfn, order: Order) -> Result<(), FreeError> {
+        if self.put_any(head, order) {
+            return Ok(());
+        }
         let freed = match FrameSpan::new(head, order.count()) {
             Ok(span) => self.free_span(span),
             Err(_) => Err(FreeError::Misaligned(head)),
         };
         self.fault(freed)
+    }
+
+    #[inline(always)]
+    fn put_any(&self, head: Pfn, order: Order) -> bool {
+        let Some((pool, mut pinned)) = self.my_pool() else { return false };
+        if pool.is_asked(&self.drain_requests) {
+            return false;
+        }
+        match order {
+            Order::ZERO => pool.put(&mut pinned, head) || pool.put_single(&mut pinned, &self.nodes, head),
+            _ => pool.put_block(&mut pinned, &self.nodes, head, order),
+        }
     }
 
     fn free_span(&self, span: FrameSpan) -> Result<(), FreeError> {

@@ -140,7 +140,7 @@ pub use frames::{Frames, Request};
 pub use id::{CpuId, NodeId, NodeMask};
 pub use kind::ZoneKind;
 pub use order::{Block, Order};
-pub use platform::{Context, Pinned, Platform};
+pub use platform::{Context, Desk, Pinned, Platform};
 pub use policy::Policy;
 pub use report::{FrameReport, ZoneInfo};
 pub use stats::NumaCounts;

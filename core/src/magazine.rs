@@ -115,17 +115,16 @@ impl Rack {
         true
     }
 
-    /// As [`push`](Self::push), for the magazine of unmovable single frames: without a check of the array's bounds.
+    /// As [`push`](Self::push), for the magazine of unmovable single frames. A limit of 8 bits proves the bounds.
     #[inline(always)]
-    pub(crate) fn push_fixed(&self, round: usize, limit: u32) -> bool {
-        const { assert!(START[Shelf::FIXED.0] + SINGLES <= ROUNDS && CAPACITY[Shelf::FIXED.0] == SINGLES) };
+    pub(crate) fn push_fixed(&self, round: usize, limit: u8) -> bool {
+        const { assert!(START[Shelf::FIXED.0] + u8::MAX as usize <= ROUNDS && SINGLES <= u8::MAX as usize) };
         let len = &self.lens[Shelf::FIXED.0];
         let next = len.get();
-        if next >= limit {
+        if next >= u32::from(limit) {
             return false;
         }
-        // The remainder changes nothing, since the limit is at most the capacity, but proves the bounds.
-        self.rounds[Shelf::FIXED.start() + next as usize % SINGLES].set(round);
+        self.rounds[Shelf::FIXED.start() + next as usize].set(round);
         len.set(next + 1);
         true
     }

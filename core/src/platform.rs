@@ -1,8 +1,10 @@
 //! The door to the machine: who am I, may I be interrupted here, how do I wait.
 
 use core::marker::PhantomData;
+use core::ptr::NonNull;
 
 use crate::id::CpuId;
+use crate::sync::OwnCell;
 
 /// What kind of code is asking.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,6 +45,31 @@ pub unsafe trait Platform: Sized + 'static {
     /// What kind of code is asking, now.
     fn context() -> Context;
 
+    /// Whether each CPU has a *desk*: one word of its own on which lies the pool of an instance, so that the fast path
+    /// finds both the pool and the claim in one move. A platform with desks promises more:
+    ///
+    /// * [`take_desk`](Platform::take_desk) answers what lies on the caller's desk and leaves [`Desk::CLAIMED`] there;
+    ///   [`put_desk`](Platform::put_desk) lays back what was taken. In between the CPU counts as claimed: `enter` answers
+    ///   `None`. Whoever takes `CLAIMED` has claimed nothing, and lays `CLAIMED` back;
+    /// * from `enter` to `leave` `CLAIMED` lies on the desk too, and `leave` lays there what
+    ///   [`set_desk`](Platform::set_desk) was last given on this CPU, at first [`Desk::EMPTY`].
+    const HAS_DESKS: bool = false;
+
+    /// Takes what lies on this CPU's desk. Only called if there are desks.
+    fn take_desk() -> Desk {
+        Desk::CLAIMED
+    }
+
+    /// Lays back what was taken.
+    fn put_desk(desk: Desk) {
+        let _ = desk;
+    }
+
+    /// Says what lies on this CPU's desk when the caller, who is pinned, has left.
+    fn set_desk(desk: Desk) {
+        let _ = desk;
+    }
+
     /// Asks every CPU to call `poll` of its instances soon: an interrupt to the others in a kernel. Doing nothing is
     /// allowed; idle frames then stay where they are until their CPU next runs a slow path.
     fn kick() {}
@@ -51,10 +78,73 @@ pub unsafe trait Platform: Sized + 'static {
     #[inline(always)]
     fn pin() -> Option<Pinned<Self>> {
         match Self::enter() {
-            Some(cpu) => Some(Pinned { cpu, platform: PhantomData }),
+            Some(cpu) => Some(Pinned { claim: Claim::Cpu(cpu), platform: PhantomData }),
             None => None,
         }
     }
+}
+
+/// The head of a CPU's pool: whose it is.
+pub(crate) struct Head {
+    /// The address of the table that the pool belongs to; 0 is nobody's. Only its own CPU reads and writes it, so it
+    /// need not be an atomic, and a comparison with it need not be a load and a comparison.
+    pub(crate) owner: OwnCell,
+}
+
+/// What can lie on a CPU's desk: a pool, or word that there is none to be had.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(transparent)]
+pub struct Desk(NonNull<()>);
+
+static EMPTY: Head = Head { owner: OwnCell::new(0) };
+static CLAIMED: Head = Head { owner: OwnCell::new(0) };
+
+impl Desk {
+    /// No pool: its CPU has not called [`Frames::settle`](crate::Frames::settle).
+    pub const EMPTY: Self = Self(NonNull::from_ref(&EMPTY).cast());
+    /// The CPU is claimed.
+    pub const CLAIMED: Self = Self(NonNull::from_ref(&CLAIMED).cast());
+
+    /// The desk as the word that a platform keeps.
+    #[inline(always)]
+    pub const fn as_ptr(self) -> *mut () {
+        self.0.as_ptr()
+    }
+
+    /// The desk that a platform has kept as a word.
+    ///
+    /// # Safety
+    /// `word` came from [`as_ptr`](Self::as_ptr).
+    #[inline(always)]
+    #[allow(unsafe_code, reason = "as `Platform`, the promise is the caller's")]
+    pub const unsafe fn from_ptr(word: *mut ()) -> Self {
+        // SAFETY: by the caller's promise it was a `NonNull` before.
+        Self(unsafe { NonNull::new_unchecked(word) })
+    }
+
+    /// The desk on which a pool lies that begins with a [`Head`].
+    pub(crate) fn of<T>(pool: &'static T) -> Self {
+        Self(NonNull::from_ref(pool).cast())
+    }
+
+    #[inline(always)]
+    pub(crate) fn place(self) -> NonNull<()> {
+        self.0
+    }
+}
+
+// A desk is an address that is given to and taken from platforms, which promise to give back only what they were given.
+#[allow(unsafe_code, reason = "an address may go anywhere; what it means is the promise of `Platform`")]
+// SAFETY: nothing is reached through it but by `PerCpu::at_desk`.
+unsafe impl Send for Desk {}
+#[allow(unsafe_code, reason = "as above")]
+// SAFETY: as above.
+unsafe impl Sync for Desk {}
+
+/// How a CPU was claimed.
+enum Claim {
+    Cpu(CpuId),
+    Desk(Desk),
 }
 
 /// The witness of being alone with this CPU's pools, and of staying here.
@@ -62,21 +152,35 @@ pub unsafe trait Platform: Sized + 'static {
 /// Made only by [`Platform::pin`]; neither `Copy` nor `Clone` nor `Send`. What a CPU owns takes `&mut Pinned`, a lock
 /// takes `&Pinned`, so neither can be reached without it.
 pub struct Pinned<P: Platform> {
-    cpu: CpuId,
+    claim: Claim,
     platform: PhantomData<(P, *mut ())>,
 }
 
 impl<P: Platform> Pinned<P> {
+    /// Takes the CPU's desk. What lies on it may be nobody's; then this is no claim, and must not be shown to anybody.
+    #[inline(always)]
+    pub(crate) fn take_desk() -> (Desk, Self) {
+        let desk = P::take_desk();
+        (desk, Self { claim: Claim::Desk(desk), platform: PhantomData })
+    }
+
     /// The CPU the caller is on, until it lets go.
     #[inline(always)]
     pub fn cpu(&self) -> CpuId {
-        self.cpu
+        match self.claim {
+            Claim::Cpu(cpu) => cpu,
+            // Only the core claims by the desk, and it has the pool then: no table is as long as this.
+            Claim::Desk(_) => CpuId::new(u32::MAX),
+        }
     }
 }
 
 impl<P: Platform> Drop for Pinned<P> {
     #[inline(always)]
     fn drop(&mut self) {
-        P::leave(self.cpu);
+        match self.claim {
+            Claim::Cpu(cpu) => P::leave(cpu),
+            Claim::Desk(desk) => P::put_desk(desk),
+        }
     }
 }

@@ -288,6 +288,15 @@ impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
     }
 }
 
+impl<P: Platform, C: Config> Frames<'static, P, C> {
+    /// Lays the calling CPU's pool on its desk, where the [`Platform`] has desks: from now on the fast path needs no look
+    /// at the CPU's number. To be called once on each CPU, for the instance that is to be fastest there; others work as
+    /// before. `false` if the instance has no pool for this CPU, or this context has interrupted the allocator.
+    pub fn settle(&'static self) -> bool {
+        P::pin().is_some_and(|pinned| self.pools.settle(&pinned))
+    }
+}
+
 /// The indexes of a part of an arena.
 fn indexes<P: Platform, C: Config>(arena: &Arena<'_, P, C>, part: FrameSpan) -> core::ops::Range<u32> {
     let start = arena.index(part.start());

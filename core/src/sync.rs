@@ -9,7 +9,7 @@
 use core::marker::PhantomData;
 use core::ptr;
 
-use crate::platform::{Pinned, Platform};
+use crate::platform::{Desk, Head, Pinned, Platform};
 
 #[cfg(not(loom))]
 pub(crate) use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
@@ -98,6 +98,10 @@ macro_rules! owner_word {
 owner_word!(
     /// A cursor or a counter of 32 bits: 16 bits cost a nanosecond and a half per pair on some cores.
     OwnerU32, u32, core::sync::atomic::AtomicU32
+);
+owner_word!(
+    /// A small limit.
+    OwnerU8, u8, core::sync::atomic::AtomicU8
 );
 owner_word!(
     /// A mask or an event count.
@@ -289,6 +293,54 @@ impl<'m, T> PublishSlice<'m, T> {
 /// What each CPU has of its own: one `T` a CPU, reached by the CPU that shows it is pinned.
 pub(crate) struct PerCpu<'m, T>(PublishSlice<'m, T>);
 
+/// A word that no other CPU ever looks at.
+pub(crate) struct OwnCell(core::cell::UnsafeCell<usize>);
+
+// SAFETY: `get` and `set` are for one CPU, by their contract.
+unsafe impl Sync for OwnCell {}
+
+impl OwnCell {
+    pub(crate) const fn new(value: usize) -> Self {
+        Self(core::cell::UnsafeCell::new(value))
+    }
+
+    /// # Safety
+    /// No other CPU calls `set`, ever.
+    #[inline(always)]
+    unsafe fn get(&self) -> usize {
+        // SAFETY: nobody writes it at the same time.
+        unsafe { *self.0.get() }
+    }
+
+    /// # Safety
+    /// No other CPU calls `get` or `set`, ever.
+    unsafe fn set(&self, value: usize) {
+        // SAFETY: nobody reads or writes it at the same time.
+        unsafe { *self.0.get() = value }
+    }
+}
+
+/// Types that begin with a [`Head`].
+///
+/// # Safety
+/// A pointer to a `Self` is a pointer to a `Head`.
+pub(crate) unsafe trait HeadFirst {
+    fn head(&self) -> &Head;
+}
+
+impl<T: HeadFirst> PerCpu<'static, T> {
+    /// Lays the caller's own on its desk, to be found there from the end of this claim on.
+    ///
+    /// The table must stay where it is for ever: its address is what tells it from others.
+    pub(crate) fn settle<P: Platform>(&'static self, pinned: &Pinned<P>) -> bool {
+        let Some(mine) = self.mine(pinned) else { return false };
+        // SAFETY: it is this CPU's own, as `pinned` shows, and no other CPU has it on its desk.
+        unsafe { mine.head().owner.set(self.address()) };
+        P::set_desk(Desk::of(mine));
+        true
+    }
+}
+
 impl<'m, T> PerCpu<'m, T> {
     pub(crate) const fn empty() -> Self {
         Self(PublishSlice::empty())
@@ -302,6 +354,32 @@ impl<'m, T> PerCpu<'m, T> {
     #[inline(always)]
     pub(crate) fn mine<P: Platform>(&self, pinned: &Pinned<P>) -> Option<&'m T> {
         self.0.slice().get(pinned.cpu().index())
+    }
+
+    /// The caller's own by way of its desk, and the claim to it; `None` if something else lies there.
+    #[inline(always)]
+    pub(crate) fn at_desk<P: Platform>(&self) -> Option<(&'m T, Pinned<P>)>
+    where
+        T: HeadFirst,
+    {
+        let (desk, pinned) = Pinned::take_desk();
+        // SAFETY: by the promise of `Platform` it is what a desk was given: `EMPTY`, `CLAIMED`, or a `HeadFirst` that
+        // lives for ever. All of them begin with a head, and are only ever shared.
+        let head = unsafe { desk.place().cast::<Head>().as_ref() };
+        // SAFETY: `EMPTY` and `CLAIMED` are never written, and the head of a pool by the CPU on whose desk it lies.
+        let owner = unsafe { head.owner.get() };
+        if owner != self.address() {
+            return None;
+        }
+        // SAFETY: only `settle` writes this table's address into a head, and only into those of its own elements.
+        let mine = unsafe { desk.place().cast::<T>().as_ref() };
+        Some((mine, pinned))
+    }
+
+    /// What stands for this table in a head.
+    #[inline(always)]
+    fn address(&self) -> usize {
+        ptr::from_ref(self).addr()
     }
 
     /// Everyone's, for requests to them and for statistics.
