@@ -176,10 +176,16 @@ fn commit() -> Option<String> {
 
 fn machine() -> String {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-    let model = model.map_or(env::consts::ARCH, |(_, name)| name.trim());
+    let told = |key: &str| {
+        let value = |line: &'_ str| Some(line.split_once(':').filter(|(k, _)| k.trim() == key)?.1.trim().to_string());
+        info.lines().find_map(value)
+    };
+    let name = told("model name").unwrap_or(env::consts::ARCH.into());
+    // Virtual machines do not always tell the generation in the name.
+    let generation = told("cpu family").zip(told("model"));
+    let generation = generation.map(|(family, model)| format!(", family {family} model {model}")).unwrap_or_default();
     let cores = thread::available_parallelism().map_or(1, |n| n.get());
-    format!("{model}, {cores} cores")
+    format!("{name}{generation}, {cores} cores")
 }
 
 /// The day as `year-month-day`, in UTC.

@@ -1,17 +1,19 @@
 //! What pagemill needs of a machine, and what needs `unsafe`: the machines it is measured on.
 //!
-//! "Kernel style" is what a kernel does: a thread is a CPU, its busy byte is its own, and claiming it takes no atomic
-//! read-modify-write. A simulated machine is the same, except that one thread says which CPU it is. The hosted machine
-//! is the crate `pagemill-hosted`, in which a thread sits on a CPU's number.
+//! "Kernel style" is what a kernel does: a thread is a CPU, its desk is its own, and claiming it takes no atomic
+//! read-modify-write. On a simulated machine one thread says which CPU it is, and has a busy byte. The hosted machine is
+//! the crate `pagemill-hosted`, in which a thread sits on a CPU's number.
 #![allow(unsafe_code)]
 
 use std::cell::Cell;
 use std::mem::MaybeUninit;
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicBool, Ordering, compiler_fence};
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering, compiler_fence};
 
 use lock_api::RawMutex;
-use pagemill::{Config, Context, CpuId, FrameCount, FrameSpan, Frames, Metadata, NodeId, Pfn, Platform, ZoneKind};
+use pagemill::{
+    Config, Context, CpuId, Desk, FrameCount, FrameSpan, Frames, Metadata, NodeId, Pfn, Platform, ZoneKind,
+};
 use pagemill_hosted::{Hosted, Seat, Sitting};
 
 use crate::os::Reservation;
@@ -20,10 +22,21 @@ use crate::os::Reservation;
 struct Here {
     cpu: Cell<u32>,
     busy: AtomicBool,
+    /// The pool at hand, or [`Desk::CLAIMED`].
+    desk: AtomicPtr<()>,
+    /// What lies on the desk when nobody has claimed the CPU.
+    home: AtomicPtr<()>,
 }
 
 thread_local! {
-    static HERE: Here = const { Here { cpu: Cell::new(0), busy: AtomicBool::new(false) } };
+    static HERE: Here = const {
+        Here {
+            cpu: Cell::new(0),
+            busy: AtomicBool::new(false),
+            desk: AtomicPtr::new(Desk::EMPTY.as_ptr()),
+            home: AtomicPtr::new(Desk::EMPTY.as_ptr()),
+        }
+    };
     static LOCKS: Cell<u64> = const { Cell::new(0) };
 }
 
@@ -45,53 +58,55 @@ pub trait Cpus: Platform {
     fn return_to(_place: &Self::Place) {}
 }
 
-/// A CPU number that only the thread itself knows of.
-pub struct Told(u32);
-
-fn tell(index: usize) -> Told {
-    HERE.with(|here| here.cpu.set(index as u32));
-    Told(index as u32)
-}
-
-fn tell_again(told: &Told) {
-    HERE.with(|here| here.cpu.set(told.0));
-}
-
-#[inline(always)]
-fn enter() -> Option<CpuId> {
-    HERE.with(|here| {
-        if here.busy.load(Ordering::Relaxed) {
-            return None;
-        }
-        here.busy.store(true, Ordering::Relaxed);
-        // An interrupt of this CPU sees the byte set before anything that follows.
-        compiler_fence(Ordering::SeqCst);
-        Some(CpuId::new(here.cpu.get()))
-    })
-}
-
-#[inline(always)]
-fn leave() {
-    compiler_fence(Ordering::SeqCst);
-    HERE.with(|here| here.busy.store(false, Ordering::Relaxed));
-}
-
-/// A kernel's way: a plain busy byte and a spin lock.
+/// A kernel's way: a desk and a spin lock.
 pub struct Kernel;
 
-// SAFETY: a thread is a CPU and stays one; its busy byte is thread-local; the measuring threads have numbers of their
-// own from 0; nothing interrupts them, so all code is task context.
+// SAFETY: a thread is a CPU and stays one; its desk is thread-local and holds what it was given, at first `EMPTY`; the
+// measuring threads have numbers of their own from 0; nothing interrupts them, so all code is task context. What is laid
+// on the desk is taken off by `Settled` before it goes.
 unsafe impl Platform for Kernel {
     type Lock = spin::Mutex<()>;
 
     #[inline(always)]
     fn enter() -> Option<CpuId> {
-        enter()
+        HERE.with(|here| {
+            if here.desk.load(Ordering::Relaxed) == Desk::CLAIMED.as_ptr() {
+                return None;
+            }
+            here.desk.store(Desk::CLAIMED.as_ptr(), Ordering::Relaxed);
+            // An interrupt of this CPU sees the claim before anything that follows.
+            compiler_fence(Ordering::SeqCst);
+            Some(CpuId::new(here.cpu.get()))
+        })
     }
 
     #[inline(always)]
     fn leave(_cpu: CpuId) {
-        leave();
+        compiler_fence(Ordering::SeqCst);
+        HERE.with(|here| here.desk.store(here.home.load(Ordering::Relaxed), Ordering::Relaxed));
+    }
+
+    const HAS_DESKS: bool = true;
+
+    #[inline(always)]
+    fn take_desk() -> Desk {
+        HERE.with(|here| {
+            let desk = here.desk.load(Ordering::Relaxed);
+            here.desk.store(Desk::CLAIMED.as_ptr(), Ordering::Relaxed);
+            compiler_fence(Ordering::SeqCst);
+            // SAFETY: only what `Desk::as_ptr` answered is ever laid there.
+            unsafe { Desk::from_ptr(desk) }
+        })
+    }
+
+    #[inline(always)]
+    fn put_desk(desk: Desk) {
+        compiler_fence(Ordering::SeqCst);
+        HERE.with(|here| here.desk.store(desk.as_ptr(), Ordering::Relaxed));
+    }
+
+    fn set_desk(desk: Desk) {
+        HERE.with(|here| here.home.store(desk.as_ptr(), Ordering::Relaxed));
     }
 
     #[inline(always)]
@@ -100,34 +115,50 @@ unsafe impl Platform for Kernel {
     }
 }
 
-impl Cpus for Kernel {
-    const SIMULATED: bool = true;
-    type Place = Told;
+/// A thread that is a CPU of [`Kernel`]; dropped, its desk is empty.
+pub struct Settled;
 
-    fn become_cpu(index: usize) -> Told {
-        tell(index)
+impl Drop for Settled {
+    fn drop(&mut self) {
+        Kernel::set_desk(Desk::EMPTY);
+        Kernel::put_desk(Desk::EMPTY);
     }
+}
 
-    fn return_to(told: &Told) {
-        tell_again(told);
+impl Cpus for Kernel {
+    const SIMULATED: bool = false;
+    type Place = Settled;
+
+    fn become_cpu(index: usize) -> Settled {
+        HERE.with(|here| here.cpu.set(index as u32));
+        Settled
     }
 }
 
 /// One thread acting as each CPU in turn, with locks that count how often they are taken.
 pub struct Simulated;
 
-// SAFETY: as above; the one thread is one CPU at a time, and changes it only while it holds no pin.
+// SAFETY: the one thread is one CPU at a time, and changes it only while it holds no pin; its busy byte is
+// thread-local; nothing interrupts it, so all code is task context.
 unsafe impl Platform for Simulated {
     type Lock = CountingLock;
 
     #[inline(always)]
     fn enter() -> Option<CpuId> {
-        enter()
+        HERE.with(|here| {
+            if here.busy.load(Ordering::Relaxed) {
+                return None;
+            }
+            here.busy.store(true, Ordering::Relaxed);
+            compiler_fence(Ordering::SeqCst);
+            Some(CpuId::new(here.cpu.get()))
+        })
     }
 
     #[inline(always)]
     fn leave(_cpu: CpuId) {
-        leave();
+        compiler_fence(Ordering::SeqCst);
+        HERE.with(|here| here.busy.store(false, Ordering::Relaxed));
     }
 
     #[inline(always)]
@@ -136,16 +167,21 @@ unsafe impl Platform for Simulated {
     }
 }
 
+/// The number of a CPU of [`Simulated`].
+pub struct Told(u32);
+
 impl Cpus for Simulated {
     const SIMULATED: bool = true;
     type Place = Told;
 
     fn become_cpu(index: usize) -> Told {
-        tell(index)
+        let told = Told(index as u32);
+        Self::return_to(&told);
+        told
     }
 
     fn return_to(told: &Told) {
-        tell_again(told);
+        HERE.with(|here| here.cpu.set(told.0));
     }
 }
 
@@ -229,6 +265,19 @@ impl<P: Platform, C: Config> Instance<P, C> {
     #[inline(always)]
     pub fn frames(&self) -> &Frames<'static, P, C> {
         &self.frames
+    }
+
+    /// Lays the calling CPU's pool on its desk, if the machine has desks. The CPU's place is given up before the instance.
+    pub fn settle(&self)
+    where
+        C: 'static,
+    {
+        if P::HAS_DESKS {
+            // SAFETY: what `settle` keeps are the desk and, in the pool itself, the address of the allocator. The caller
+            // borrows the instance, so it does not move, until its place is given up and its desk is empty again.
+            let frames: &'static Frames<'static, P, C> = unsafe { &*std::ptr::from_ref(&self.frames) };
+            assert!(frames.settle(), "the CPU has a pool and has not claimed it");
+        }
     }
 
     /// Bytes of metadata.

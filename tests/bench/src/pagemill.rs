@@ -23,7 +23,7 @@ pub type SimulatedMill<C> = Mill<Simulated, C>;
 impl<P, C> Frames for Mill<P, C>
 where
     P: Cpus,
-    C: Config,
+    C: Config + 'static,
     Instance<P, C>: Sync,
 {
     const SIMULATES_CPUS: bool = P::SIMULATED;
@@ -39,7 +39,9 @@ where
     }
 
     fn cpu(&self, index: usize) -> MillCpu<'_, P, C> {
-        MillCpu { instance: &self.instance, place: P::become_cpu(index) }
+        let place = P::become_cpu(index);
+        self.instance.settle();
+        MillCpu { instance: &self.instance, place }
     }
 
     fn verify(&self) {

@@ -60,7 +60,7 @@ impl Peer {
 
     /// The simulated scale takes `P` in its place.
     pub const fn simulated_by<P: Frames>(self) -> Self {
-        Self { scale: scale::run::<P>, ..self }
+        Self { scale: scale::run::<P>, simulates_cpus: P::SIMULATES_CPUS, ..self }
     }
 
     /// Is it pagemill itself?
