@@ -19,7 +19,7 @@ use crate::frame::{FrameSpan, Pfn};
 use crate::frame_table::{FrameTable, FrameWord, Word};
 use crate::id::NodeId;
 use crate::kind::ZoneKind;
-use crate::ledger::{HINT_KINDS, Hints, Ledger};
+use crate::ledger::{EVERY_KIND, Hints, Ledger};
 use crate::order::Order;
 use crate::pending::{PendingMap, ROW_FRAMES};
 use crate::platform::{Pinned, Platform};
@@ -62,6 +62,18 @@ pub(crate) struct State<'m, C: Config> {
     any_special: bool,
     /// Bit t: tree t has lent blocks, so a fresh word does not prove that a frame was never lent.
     lent_blocks: [u64; 8],
+}
+
+impl<C: Config> State<'_, C> {
+    /// Whether there is a chunk of any of `kinds`: the hint that led here may be stale, and a larger chunk be cut in vain
+    /// while another arena has one that fits.
+    fn offers(&mut self, kinds: u32) -> bool {
+        if kinds == EVERY_KIND {
+            return true;
+        }
+        self.buddy.settle_all();
+        chunk_kinds(self.buddy.orders_free()) & kinds != 0
+    }
 }
 
 /// The parts that an arena is put together from, all carved by its zone.
@@ -324,9 +336,11 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
         order: Order,
         end: End,
         below: Option<u32>,
+        kinds: u32,
     ) -> Result<Option<u32>, Busy> {
         self.with(access, |arena, state| {
-            let Some(index) = state.buddy.take(order, end, below) else {
+            let taken = if state.offers(kinds) { state.buddy.take(order, end, below) } else { None };
+            let Some(index) = taken else {
                 state.misled = true;
                 return None;
             };
@@ -341,10 +355,18 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
     }
 
     /// Up to `want` blocks for a pool's stack.
-    pub(crate) fn take_blocks(&self, pinned: &Pinned<P>, order: Order, want: u32, out: &mut impl FnMut(Pfn)) -> u32 {
+    pub(crate) fn take_blocks(
+        &self,
+        pinned: &Pinned<P>,
+        order: Order,
+        want: u32,
+        kinds: u32,
+        out: &mut impl FnMut(Pfn),
+    ) -> u32 {
         let taken = self.with(Access::Wait(pinned), |arena, state| {
             for taken in 0..want {
-                let Some(index) = state.buddy.take(order, End::Bottom, None) else {
+                let block = if state.offers(kinds) { state.buddy.take(order, End::Bottom, None) } else { None };
+                let Some(index) = block else {
                     state.misled = true;
                     return taken;
                 };
@@ -377,9 +399,11 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
         align: u32,
         end: End,
         below: Option<u32>,
+        kinds: u32,
     ) -> Result<Option<u32>, Busy> {
         self.with(access, |arena, state| {
-            let Some(index) = state.buddy.take_run(count, align, end, below) else {
+            let taken = if state.offers(kinds) { state.buddy.take_run(count, align, end, below) } else { None };
+            let Some(index) = taken else {
                 state.misled = true;
                 return None;
             };
@@ -417,7 +441,7 @@ fn keepers(node: NodeId, kind: ZoneKind) -> u32 {
 
 /// The chunk kinds of `hints` from a buddy's free orders: one for each order of a tree.
 fn chunk_kinds(orders_free: u32) -> u32 {
-    orders_free & ((1 << HINT_KINDS) - 1)
+    orders_free & EVERY_KIND
 }
 
 /// The set bits of a word, lowest first.

@@ -15,7 +15,7 @@ use crate::frame::{FrameCount, FrameSpan, Pfn};
 use crate::frame_table::FrameTable;
 use crate::id::NodeId;
 use crate::kind::ZoneKind;
-use crate::ledger::{Hints, Ledger};
+use crate::ledger::{EVERY_KIND, Hints, Ledger};
 use crate::order::Order;
 use crate::pending::{PendingMap, ROW_FRAMES};
 use crate::platform::{Pinned, Platform};
@@ -199,13 +199,13 @@ impl<'m, P: Platform, C: Config> Extent<'m, P, C> {
             return self.take_arenas(access, want);
         }
         if let [arena] = self.arenas {
-            return Self::take_from(arena, access, want);
+            return Self::take_from(arena, access, want, EVERY_KIND);
         }
         let order = Order::holding(FrameCount::new(want.count)).unwrap_or(Order::MAX).index() as u32;
         let least = order.max(want.align).min(C::HUGE_ORDER);
         if want.count == 1 && want.align == 0 {
             // Single frames: the lowest address that has anything.
-            return self.take_of_kinds(access, want, (2 << C::HUGE_ORDER) - 1);
+            return self.take_of_kinds(access, want, EVERY_KIND);
         }
         let mut busy = Ok(None);
         for kind in least..=C::HUGE_ORDER {
@@ -232,7 +232,7 @@ impl<'m, P: Platform, C: Config> Extent<'m, P, C> {
             if (free as usize) < want.count && !pending {
                 continue;
             }
-            match Self::take_from(arena, access, want) {
+            match Self::take_from(arena, access, want, EVERY_KIND) {
                 Ok(None) => {}
                 Ok(found) => return Ok(found),
                 Err(Busy) => busy = Err(Busy),
@@ -250,7 +250,7 @@ impl<'m, P: Platform, C: Config> Extent<'m, P, C> {
                 End::Top => self.hints.last(kinds, at),
             };
             let Some(place) = place else { return busy };
-            match Self::take_from(&self.arenas[place], access, want) {
+            match Self::take_from(&self.arenas[place], access, want, kinds) {
                 Ok(None) => {}
                 Ok(found) => return Ok(found),
                 Err(Busy) => busy = Err(Busy),
@@ -259,14 +259,14 @@ impl<'m, P: Platform, C: Config> Extent<'m, P, C> {
         }
     }
 
-    fn take_from(arena: &Arena<'m, P, C>, access: Access<'_, P>, want: &Want) -> Result<Option<Pfn>, Busy> {
+    fn take_from(arena: &Arena<'m, P, C>, access: Access<'_, P>, want: &Want, kinds: u32) -> Result<Option<Pfn>, Busy> {
         let below = arena.below(want.limit);
         if below == Some(0) {
             return Ok(None);
         }
         let index = match want.order() {
-            Some(order) => arena.take(access, order, want.end, below)?,
-            None => arena.take_run(access, want.count as u32, want.align, want.end, below)?,
+            Some(order) => arena.take(access, order, want.end, below, kinds)?,
+            None => arena.take_run(access, want.count as u32, want.align, want.end, below, kinds)?,
         };
         Ok(index.map(|index| arena.pfn(index)))
     }
@@ -276,7 +276,7 @@ impl<'m, P: Platform, C: Config> Extent<'m, P, C> {
         for kind in order.index() as u32..=C::HUGE_ORDER {
             let mut at = 0;
             while let Some(place) = self.hints.first(1 << kind, at) {
-                let taken = self.arenas[place].take_blocks(pinned, order, want, &mut out);
+                let taken = self.arenas[place].take_blocks(pinned, order, want, 1 << kind, &mut out);
                 if taken != 0 {
                     return taken;
                 }

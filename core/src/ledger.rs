@@ -109,6 +109,8 @@ pub(crate) struct Hints<'m> {
 
 /// The kinds of chunk that hints tell apart: orders 0 to 9.
 pub(crate) const HINT_KINDS: usize = 10;
+/// All of them: any chunk will do.
+pub(crate) const EVERY_KIND: u32 = (1 << HINT_KINDS) - 1;
 
 impl<'m> Hints<'m> {
     /// The words that hints over `arenas` arenas need.
