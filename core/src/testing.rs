@@ -4,7 +4,8 @@
 use std::boxed::Box;
 use std::cell::Cell;
 use std::mem::MaybeUninit;
-use std::vec;
+use std::sync::Mutex;
+use std::vec::Vec;
 
 use crate::carve::Metadata;
 use crate::config::Config;
@@ -62,10 +63,21 @@ pub(crate) fn span(start: usize, count: usize) -> FrameSpan {
     FrameSpan::new(Pfn::new(start), FrameCount::new(count)).unwrap()
 }
 
-/// Bytes that live as long as the program.
+/// Bytes that live as long as the program, and are known to: a static has them.
 pub(crate) fn bytes(count: usize) -> Metadata<'static> {
-    Metadata::new(Box::leak(vec![MaybeUninit::uninit(); count].into_boxed_slice()))
+    let bytes = Box::into_raw(Box::<[u8]>::new_uninit_slice(count));
+    KEPT.lock().unwrap().push(Kept(bytes));
+    // SAFETY: just made, never freed, and reached through this reference alone.
+    Metadata::new(unsafe { &mut *bytes })
 }
+
+/// What [`bytes`] has made.
+static KEPT: Mutex<Vec<Kept>> = Mutex::new(Vec::new());
+
+struct Kept(#[expect(dead_code, reason = "held, so that it is no leak")] *mut [MaybeUninit<u8>]);
+
+// SAFETY: nobody uses the pointer.
+unsafe impl Send for Kept {}
 
 /// An instance of one node that manages `memory` as one range, on `cpus` CPUs.
 pub(crate) fn machine<C: Config>(memory: FrameSpan, cpus: usize) -> Frames<'static, Sim, C> {

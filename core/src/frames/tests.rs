@@ -21,27 +21,6 @@ impl Config for Tiny {
     const EMBEDDER_WORDS: bool = true;
 }
 
-/// Arenas of 512 frames in trees of a row, the smallest that merge late.
-pub(super) struct Rows;
-impl Config for Rows {
-    const HUGE_ORDER: u32 = 6;
-    const ARENA_ORDER: u32 = 9;
-    const POOL_FRAMES: u32 = 4;
-    const REFILL_FRAMES: u32 = 2;
-    const DENSE_BELOW_FRAMES: u32 = 8;
-}
-
-/// The same without words for what is lent.
-pub(super) struct RowsFast;
-impl Config for RowsFast {
-    const CHECKED: bool = false;
-    const HUGE_ORDER: u32 = 6;
-    const ARENA_ORDER: u32 = 9;
-    const POOL_FRAMES: u32 = 4;
-    const REFILL_FRAMES: u32 = 2;
-    const DENSE_BELOW_FRAMES: u32 = 8;
-}
-
 /// As [`Tiny`] without words for what is lent.
 pub(super) struct TinyFast;
 impl Config for TinyFast {
@@ -95,9 +74,9 @@ fn exhaust<C: Config>(memory: FrameSpan) {
 #[test]
 fn every_frame_is_lent_once_and_comes_home() {
     exhaust::<Tiny>(span(0, 64));
-    exhaust::<Tiny>(span(61, 200));
-    exhaust::<Tiny>(span(usize::MAX - 150, 149));
     if !cfg!(miri) {
+        exhaust::<Tiny>(span(61, 200));
+        exhaust::<Tiny>(span(usize::MAX - 150, 149));
         exhaust::<Checked>(span(3, 5000));
         exhaust::<Fast>(span(3, 5000));
         exhaust::<Checked>(span((1 << 18) - 700, 1500));
@@ -184,6 +163,7 @@ fn any_part_of_a_block_can_be_freed() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too many steps")]
 fn runs_longer_than_an_arena_are_whole_arenas_in_a_row() {
     let frames = machine::<Tiny>(span(0, 64 * 6), 1);
     let pin = frames.alloc_at(span(64 + 5, 1)).unwrap();
@@ -336,6 +316,7 @@ fn an_exhausted_node_falls_back_unless_bound() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "too many steps")]
 fn watermarks_keep_a_reserve_for_those_that_cannot_wait() {
     let frames = machine::<Tiny>(span(0, 128), 1);
     let marks = Watermarks { min: 16, low: 24, high: 32 };

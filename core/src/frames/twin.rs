@@ -7,7 +7,7 @@ use std::vec::Vec;
 
 use proptest::prelude::*;
 
-use super::tests::{Rows, RowsFast, Tiny, TinyFast};
+use super::tests::{Tiny, TinyFast};
 use super::*;
 use crate::arena::Access;
 use crate::error::SetupError;
@@ -15,6 +15,27 @@ use crate::kind::ZoneKind;
 use crate::testing::{Sim, add, bytes, span};
 
 const CPUS: u32 = 2;
+
+/// Arenas of 512 frames in trees of a row, the smallest that merge late.
+struct Rows;
+impl Config for Rows {
+    const HUGE_ORDER: u32 = 6;
+    const ARENA_ORDER: u32 = 9;
+    const POOL_FRAMES: u32 = 4;
+    const REFILL_FRAMES: u32 = 2;
+    const DENSE_BELOW_FRAMES: u32 = 8;
+}
+
+/// The same without words for what is lent.
+struct RowsFast;
+impl Config for RowsFast {
+    const CHECKED: bool = false;
+    const HUGE_ORDER: u32 = 6;
+    const ARENA_ORDER: u32 = 9;
+    const POOL_FRAMES: u32 = 4;
+    const REFILL_FRAMES: u32 = 2;
+    const DENSE_BELOW_FRAMES: u32 = 8;
+}
 
 /// What a frame is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

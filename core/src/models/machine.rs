@@ -80,7 +80,7 @@ unsafe impl Sync for Bytes {}
 
 impl Bytes {
     fn new(count: usize) -> (Self, Metadata<'static>) {
-        let bytes = Box::into_raw(vec![MaybeUninit::uninit(); count].into_boxed_slice());
+        let bytes = Box::into_raw(Box::<[u8]>::new_uninit_slice(count));
         // SAFETY: just made, and freed only after the last use of what is carved from it.
         (Self(bytes), Metadata::new(unsafe { &mut *bytes }))
     }
