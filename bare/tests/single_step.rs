@@ -1,6 +1,6 @@
 //! An interrupt at every instruction: each path of the allocator is run one instruction at a time, and the handler of
 //! the debug exception allocates and frees at each of them, in every phase of what it interrupted. No frame may have
-//! two owners, nothing may get lost. A platform without the busy byte must be caught at that.
+//! two owners, nothing may get lost. A platform that does not mark what is claimed must be caught at that.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 pagemill_bare::qemu_args!("-m 64M timeout=120");
@@ -15,12 +15,13 @@ pagemill_bare::kernel! {
         ranges,
         a_reservation,
         without_the_busy_byte_it_is_caught,
+        with_a_desk_that_is_never_claimed_it_is_caught,
     ];
 
-    use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+    use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
     use pagemill::{
-        AllocError, AllocFlags, Block, Checked, Config, Context, CpuId, Fast, FrameCount, FrameRange, FrameSpan, Frames,
+        AllocError, AllocFlags, Block, Checked, Config, Context, CpuId, Desk, Fast, FrameCount, FrameRange, FrameSpan, Frames,
         Metadata, NodeId, Order, Pfn, Platform, Request, ZoneKind,
     };
     use pagemill_bare::early::Owner;
@@ -123,6 +124,40 @@ pagemill_bare::kernel! {
     subject!(AtChecked, Bare, Checked, &[0, 0, 3, 0, 1, 0, 9]);
     subject!(AtFast, Bare, Fast, &[0, 0, 3, 0, 1, 0, 9]);
     subject!(Mutant, WithoutBusyByte, Checked, &[0]);
+    subject!(DeskMutant, NeverClaimed, Checked, &[0]);
+
+    /// As `Bare`, except that what lies on the desk is not taken away while it is in use.
+    struct NeverClaimed;
+
+    static DESK: AtomicPtr<()> = AtomicPtr::new(Desk::EMPTY.as_ptr());
+
+    // SAFETY: it breaks the promise that is at stake, with no more harm than below.
+    unsafe impl Platform for NeverClaimed {
+        type Lock = IrqLock;
+
+        fn enter() -> Option<CpuId> {
+            Bare::enter()
+        }
+
+        fn leave(cpu: CpuId) {
+            Bare::leave(cpu);
+        }
+
+        fn context() -> Context {
+            Bare::context()
+        }
+
+        const HAS_DESKS: bool = true;
+
+        fn take_desk() -> Desk {
+            // SAFETY: desks are all that is ever stored there.
+            unsafe { Desk::from_ptr(DESK.load(Relaxed)) }
+        }
+
+        fn set_desk(desk: Desk) {
+            DESK.store(desk.as_ptr(), Relaxed);
+        }
+    }
 
     /// As `Bare`, except that who interrupted the allocator is told that nobody is in it.
     struct WithoutBusyByte;
@@ -234,6 +269,8 @@ pagemill_bare::kernel! {
     fn init<S: Stepped>() {
         let frames = &S::subject().frames;
         if frames.cpu_count() != 0 {
+            // Of the instances on one platform, the one under test lies on the desk.
+            frames.settle();
             return;
         }
         let bytes = Frames::<S::P, S::C>::metadata_size(SPAN, 1, 1);
@@ -242,6 +279,7 @@ pagemill_bare::kernel! {
         let (base, rest) = Metadata::new(block.into_bytes()).split_at(base).ok().expect("enough");
         frames.init(SPAN, 1, 1, base).unwrap();
         frames.add_memory(NodeId::ZERO, ZoneKind::Normal, SPAN, &[], rest).unwrap();
+        frames.settle();
     }
 
     /// What is wrong after everything was given back.
@@ -387,11 +425,19 @@ pagemill_bare::kernel! {
     }
 
     fn without_the_busy_byte_it_is_caught() {
-        init::<Mutant>();
-        pairs::<Mutant>();
-        let found = aftermath::<Mutant>();
-        let steps = Mutant::subject().events.steps.load(Relaxed);
-        let found = found.expect("a platform without the busy byte passed");
+        caught::<Mutant>();
+    }
+
+    fn with_a_desk_that_is_never_claimed_it_is_caught() {
+        caught::<DeskMutant>();
+    }
+
+    fn caught<S: Stepped>() {
+        init::<S>();
+        pairs::<S>();
+        let found = aftermath::<S>();
+        let steps = S::subject().events.steps.load(Relaxed);
+        let found = found.expect("a platform that claims nothing passed");
         print!("({found}: after {steps} steps) ");
     }
 }
