@@ -12,6 +12,7 @@ use crate::frame::{FrameCount, Pfn};
 use crate::frames::Request;
 use crate::id::NodeId;
 use crate::kind::ZoneKind;
+use crate::ledger::EVERY_KIND;
 use crate::order::Order;
 use crate::platform::Platform;
 use crate::zone::Watermarks;
@@ -145,7 +146,7 @@ fn whole_arenas() {
     let machine = Machine::<Tiny>::new(0, 128, 0);
     let _held = machine.hold(127, 1);
     // A request in vain, so that the hints know it too.
-    let none = machine.arena(127).take(Access::Try, Order::new(6).unwrap(), End::Bottom, None);
+    let none = machine.arena(127).take(Access::Try, Order::new(6).unwrap(), End::Bottom, None, EVERY_KIND);
     assert_eq!(none, Ok(None));
     freed_while_held(&machine, 127, |machine| {
         let request = Request::frames(FrameCount::new(100)).flags(AllocFlags::TRY);
