@@ -56,7 +56,17 @@ impl Config for Tiny {
     const DENSE_BELOW_FRAMES: u32 = 2;
 }
 
-type Instance<'m> = Frames<'m, Machine, Tiny>;
+/// Arenas of 256 frames in trees of a row, in which single frames are merged late.
+struct Rows;
+impl Config for Rows {
+    const HUGE_ORDER: u32 = 6;
+    const ARENA_ORDER: u32 = 8;
+    const POOL_FRAMES: u32 = 8;
+    const REFILL_FRAMES: u32 = 4;
+    const DENSE_BELOW_FRAMES: u32 = 16;
+}
+
+type Instance<'m, C> = Frames<'m, Machine, C>;
 
 const fn span(start: usize, count: usize) -> Option<FrameSpan> {
     match FrameSpan::new(Pfn::new(start), FrameCount::new(count)) {
@@ -125,12 +135,12 @@ impl Input<'_> {
     }
 }
 
-struct Run<'m> {
-    frames: &'m Instance<'m>,
+struct Run<'m, C: Config> {
+    frames: &'m Instance<'m, C>,
     lent: [bool; FRAMES],
 }
 
-impl Run<'_> {
+impl<C: Config> Run<'_, C> {
     fn lend(&mut self, start: Pfn, count: usize) {
         for frame in start.number()..start.number() + count {
             assert!(!self.lent[frame], "frame {frame} is lent twice");
@@ -235,16 +245,17 @@ fn bytes(buffer: &mut Vec<MaybeUninit<u8>>, count: usize) -> Metadata<'_> {
     Metadata::new(buffer)
 }
 
-fuzz_target!(|data: &[u8]| {
+/// The whole of one input on one geometry.
+fn fuzz<C: Config>(data: &[u8]) {
     CPU.set(0);
     let mut buffers = [const { Vec::new() }; MEMORY.len() + 1];
     let [base, others @ ..] = &mut buffers;
-    let frames = Instance::new();
+    let frames = Instance::<C>::new();
     let all = span(0, FRAMES).unwrap();
-    frames.init(all, CPUS, 2, bytes(base, Instance::base_metadata_size(all, CPUS, 2))).unwrap();
+    frames.init(all, CPUS, 2, bytes(base, Instance::<C>::base_metadata_size(all, CPUS, 2))).unwrap();
     for ((start, count, node, kind), buffer) in MEMORY.into_iter().zip(others) {
         let memory = span(start, count).unwrap();
-        let metadata = bytes(buffer, Instance::memory_metadata_size(memory));
+        let metadata = bytes(buffer, Instance::<C>::memory_metadata_size(memory));
         let reserved = [span(60, 9).unwrap(), span(380, 100).unwrap()];
         frames.add_memory(NodeId::new(node).unwrap(), kind, memory, &reserved, metadata).unwrap();
     }
@@ -261,4 +272,10 @@ fuzz_target!(|data: &[u8]| {
         }
     }
     run.finish();
+}
+
+fuzz_target!(|data: &[u8]| match data.split_first() {
+    Some((geometry, data)) if geometry % 2 == 1 => fuzz::<Rows>(data),
+    Some((_, data)) => fuzz::<Tiny>(data),
+    None => {}
 });
