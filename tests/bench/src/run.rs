@@ -96,15 +96,20 @@ fn repeat(peers: &[&Peer], case: &Case, reps: usize) -> (Vec<Vec<Series>>, Vec<O
             }
         }
     }
+    for (series, slow) in all.iter_mut().zip(&slow) {
+        let reps = if slow.is_some() { 1 } else { reps };
+        series.iter_mut().for_each(|s| s.values.resize(reps, 0.0));
+    }
     (all, slow)
 }
 
 fn add(series: &mut Vec<Series>, sample: Sample, rep: usize) {
     let Sample { metric, unit, value } = sample;
     if let Some(known) = series.iter_mut().find(|s| s.metric == metric) {
+        known.values.resize(rep, 0.0);
         known.values.push(value);
     } else {
-        // Refused requests are told only where there were some: there were none in the repetitions before.
+        // Refused requests are told only where there were some: in the other repetitions there were none.
         let mut values = vec![0.0; rep];
         values.push(value);
         series.push(Series { metric, unit, values });
