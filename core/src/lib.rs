@@ -9,8 +9,9 @@
 //!
 //! **2. Trees.** 512 frames, a huge frame of 2 MiB, are a *tree*: a binary buddy with one bit for every block that could
 //! ever be cut from it, 1023 bits in 16 words. A set bit is a free block as large as it can be. Splitting clears a bit
-//! and sets its right-hand children; freeing sets a bit and, as long as the buddy is free too, moves up. No frame has a
-//! header, so any part of what was lent can come back in any split.
+//! and sets its right-hand children; freeing sets a bit and, as long as the buddy is free too, moves up. A single frame
+//! that comes home is only its bit until somebody takes from the tree or wants more than one frame: then pairs are merged
+//! 64 frames at a time. No frame has a header, so any part of what was lent can come back in any split.
 //!
 //! **3. Arenas.** 512 trees, 1 GiB, are an *arena*, the extent of one lock. Bitmaps over its trees find a block of any
 //! order in a few steps. *Placement decides fragmentation*: single frames come from the lowest tree that has any, blocks
@@ -62,7 +63,7 @@
 //!
 //! **Unsafe** code lives in the doors and edges and nowhere else: `sync` (the memory model), `carve` (bytes to metadata),
 //! `adapter` (other crates' traits), and the declaration of [`Platform`], whose implementer makes the one promise that all
-//! rests on.
+//! rests on. `frame_pool` says of its layout what `sync` relies on, in one line.
 #![cfg_attr(not(any(test, loom)), no_std)]
 #![deny(unsafe_code)]
 
