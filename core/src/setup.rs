@@ -25,7 +25,7 @@ impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
     }
 
     /// The bytes of metadata that [`add_memory`](Self::add_memory) needs for `span`: 35 bits a frame, 0.11 % of 4 KiB
-    /// frames, of which the buddy has 2.1 bits.
+    /// frames, of which the buddy with its arena has 2.24 bits.
     pub const fn memory_metadata_size(span: FrameSpan) -> usize {
         extent::metadata_bytes::<P, C>(span)
     }
