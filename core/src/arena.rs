@@ -381,11 +381,21 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
         taken.unwrap_or(0)
     }
 
-    /// Single frames for a pool, all of one tree: their first indexes and counts go to `out`.
-    pub(crate) fn take_frames(&self, pinned: &Pinned<P>, want: u32, end: End, out: impl FnMut(u32, u32)) -> u32 {
+    /// Single frames for a pool, up to `want`: their first indexes and counts go to `out`.
+    ///
+    /// They come from one tree, so that what is freed again is of the tree that is taken from; only where trees have but a
+    /// few each does it go on to others, until there is half of what is wanted, lest there be a lock for every few frames.
+    pub(crate) fn take_frames(&self, pinned: &Pinned<P>, want: u32, end: End, mut out: impl FnMut(u32, u32)) -> u32 {
         let taken = self.with(Access::Wait(pinned), |_, state| {
-            let taken = state.buddy.take_frames(want, end, None, out);
-            state.misled = taken == 0;
+            let mut taken = 0;
+            while taken * 2 < want {
+                let more = state.buddy.take_frames(want - taken, end, None, &mut out);
+                if more == 0 {
+                    state.misled = taken == 0;
+                    break;
+                }
+                taken += more;
+            }
             taken
         });
         taken.unwrap_or(0)
