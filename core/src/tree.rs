@@ -313,7 +313,7 @@ impl Tree {
     }
 
     /// The first frame of the 2^order at `frame` that is free: what `any_free` is tested against.
-    #[cfg(test)]
+    #[cfg(all(test, not(miri)))]
     fn first_free<C: Config>(&self, frame: u32, order: u32) -> Option<u32> {
         for level in order..=Shape::<C>::TOP {
             if self.has(Shape::<C>::node(level, frame)) {
