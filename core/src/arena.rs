@@ -354,7 +354,7 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
         })
     }
 
-    /// Up to `want` blocks for a pool's stack.
+    /// Up to `want` blocks for a pool.
     pub(crate) fn take_blocks(
         &self,
         pinned: &Pinned<P>,

@@ -26,7 +26,7 @@ pub struct Census {
     pub present: usize,
     /// Free in their trees.
     pub free: usize,
-    /// In the magazines and stacks of CPUs.
+    /// In the magazines of CPUs.
     pub pooled: usize,
     /// In the return buffers of CPUs.
     pub returning: usize,

@@ -271,7 +271,7 @@ impl<'m, P: Platform, C: Config> Extent<'m, P, C> {
         Ok(index.map(|index| arena.pfn(index)))
     }
 
-    /// Up to `want` blocks of `order` for a pool's stack, all from one arena.
+    /// Up to `want` blocks of `order` for a pool, all from one arena.
     pub(crate) fn refill_blocks(&self, pinned: &Pinned<P>, order: Order, want: u32, mut out: impl FnMut(Pfn)) -> u32 {
         for kind in order.index() as u32..=C::HUGE_ORDER {
             let mut at = 0;
@@ -286,7 +286,7 @@ impl<'m, P: Platform, C: Config> Extent<'m, P, C> {
         0
     }
 
-    /// Single frames of one tree for a pool: `out(arena, start, count)` for each chunk.
+    /// Single frames of one arena for a pool: `out(arena, start, count)` for each chunk.
     pub(crate) fn refill(
         &self,
         pinned: &Pinned<P>,

@@ -284,7 +284,7 @@ impl<'m, P: Platform, C: Config> FramePool<'m, P, C> {
         if kind == ZoneKind::Movable || nearer_to_movable { movable } else { fixed }
     }
 
-    /// Fills a magazine with frames of one tree of the CPU's own node; `false` if no zone of it has any to spare.
+    /// Fills a magazine with frames of the CPU's own node; `false` if no zone of it has any to spare.
     pub(crate) fn refill(
         &self,
         pinned: &mut Pinned<P>,

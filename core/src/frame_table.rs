@@ -30,7 +30,7 @@ pub(crate) enum Kind {
     Free,
     /// Lent to the instance's user.
     Lent,
-    /// In a CPU's magazine or stack.
+    /// In a CPU's magazine.
     Pooled,
     /// In a CPU's return buffer.
     Returning,

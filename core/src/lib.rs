@@ -37,7 +37,7 @@
 //!
 //! ```text
 //!   frames          the front end: what users call, and who answers `NoMemory`      setup, report, check: beside it
-//!   frame_pool      what one CPU keeps: magazines, stacks, a return buffer
+//!   frame_pool      what one CPU keeps: magazines and a return buffer
 //!   magazine        an array of rounds, one owner
 //!   policy          which node a request is meant for
 //!   node            zones, distances, the directory from frames to arenas

@@ -219,7 +219,7 @@ impl<'m, P: Platform, C: Config> Zone<'m, P, C> {
         busy
     }
 
-    /// Single frames of one tree for a pool.
+    /// Single frames for a pool.
     pub(crate) fn refill(
         &self,
         pinned: &Pinned<P>,
@@ -236,7 +236,7 @@ impl<'m, P: Platform, C: Config> Zone<'m, P, C> {
         0
     }
 
-    /// Blocks for a pool's stack.
+    /// Blocks for a pool.
     pub(crate) fn refill_blocks(&self, pinned: &Pinned<P>, order: Order, want: u32, mut out: impl FnMut(Pfn)) -> u32 {
         self.extents()
             .map(|extent| extent.refill_blocks(pinned, order, want, &mut out))
