@@ -254,10 +254,16 @@ pagemill_bare::kernel! {
         assert_eq!(after.local_node, 0, "nobody is local to it");
         // Taken whole, it says no: others are not asked. Without the policy they are.
         let mut taken = 0;
-        while let Ok(range) = FRAMES.alloc_range(&strict) {
-            own(range.into_raw());
-            taken += 1;
-        }
+        let mut take_all = || {
+            while let Ok(range) = FRAMES.alloc_range(&strict) {
+                own(range.into_raw());
+                taken += 1;
+            }
+        };
+        take_all();
+        // What the others' pools still held comes home when they are asked, and not before.
+        settle(&Machine, &FRAMES);
+        take_all();
         assert!(taken > 15_000, "{taken} frames");
         assert_eq!(FRAMES.alloc_range(&strict), Err(AllocError::NoMemory));
         let preferred = Request::frames(ONE).policy(Policy::Preferred(node(2)));
