@@ -24,11 +24,10 @@ use crate::topology::MAX_CPUS;
 pub struct PerCpu {
     /// Its own address: how a reference is made of the GS base.
     this: AtomicPtr<PerCpu>,
-    /// Whether the allocator has claimed this CPU's pools.
-    /// The pool at hand, or [`Desk::CLAIMED`].
-    desk: AtomicPtr<()>,
-    /// What lies on the desk when nobody has claimed the CPU.
-    home: AtomicPtr<()>,
+    /// The pools at hand, or [`Desk::CLAIMED`].
+    desks: [AtomicPtr<()>; Desk::COUNT],
+    /// What lies on the desks when nobody has claimed the CPU.
+    homes: [AtomicPtr<()>; Desk::COUNT],
     cpu: AtomicU32,
     /// Handlers that are running: interrupts count 1, everything that masking does not hold off [`UNMASKABLE`].
     handlers: AtomicU32,
@@ -60,8 +59,8 @@ impl PerCpu {
     pub(crate) const fn new(cpu: u32, apic: u32, node: u32) -> Self {
         Self {
             this: AtomicPtr::new(ptr::null_mut()),
-            desk: AtomicPtr::new(Desk::EMPTY.as_ptr()),
-            home: AtomicPtr::new(Desk::EMPTY.as_ptr()),
+            desks: [const { AtomicPtr::new(Desk::EMPTY.as_ptr()) }; Desk::COUNT],
+            homes: [const { AtomicPtr::new(Desk::EMPTY.as_ptr()) }; Desk::COUNT],
             cpu: AtomicU32::new(cpu),
             handlers: AtomicU32::new(0),
             locks: AtomicU32::new(0),
@@ -199,67 +198,95 @@ pub fn context() -> Context {
     }
 }
 
-/// This kernel as pagemill's core sees it: a CPU is claimed by taking what lies on its desk, with plain moves.
+/// This kernel as pagemill's core sees it: a CPU is claimed by taking what lies on its desks, with plain moves.
 #[derive(Debug)]
 pub struct Bare;
 
-/// What lies on this CPU's desk.
+/// Where a desk stands behind the GS base, and what lies on it at rest.
+struct Place<const WHICH: usize>;
+
+impl<const WHICH: usize> Place<WHICH> {
+    const DESK: usize = Self::of(offset_of!(PerCpu, desks));
+    const HOME: usize = Self::of(offset_of!(PerCpu, homes));
+
+    const fn of(first: usize) -> usize {
+        assert!(WHICH < Desk::COUNT);
+        first + WHICH * size_of::<AtomicPtr<()>>()
+    }
+}
+
+/// What lies on one of this CPU's desks.
 #[inline(always)]
-fn desk() -> *mut () {
+fn desk<const WHICH: usize>() -> *mut () {
     let desk;
     // SAFETY: as in `this`; the word is this CPU's own.
-    unsafe {
-        asm!("mov {}, gs:[{}]", out(reg) desk, const offset_of!(PerCpu, desk), options(nostack, preserves_flags))
-    };
+    unsafe { asm!("mov {}, gs:[{}]", out(reg) desk, const Place::<WHICH>::DESK, options(nostack, preserves_flags)) };
     desk
 }
 
-/// Lays a word on this CPU's desk.
+/// Lays a word on one of this CPU's desks.
 #[inline(always)]
-fn lay(desk: *mut ()) {
+fn lay<const WHICH: usize>(desk: *mut ()) {
     // SAFETY: as in `this`; the word is this CPU's own.
-    unsafe { asm!("mov gs:[{}], {}", const offset_of!(PerCpu, desk), in(reg) desk, options(nostack, preserves_flags)) };
+    unsafe { asm!("mov gs:[{}], {}", const Place::<WHICH>::DESK, in(reg) desk, options(nostack, preserves_flags)) };
 }
 
-// SAFETY: code never moves to another CPU here, and numbers are dense and those of one CPU each. The desk is one word
+/// What lies on one of this CPU's desks when nobody has claimed it.
+#[inline(always)]
+fn home<const WHICH: usize>() -> *mut () {
+    let home;
+    // SAFETY: as in `this`; the word is this CPU's own, written by the CPU itself.
+    unsafe {
+        asm!("mov {}, gs:[{}]", out(reg) home, const Place::<WHICH>::HOME,
+             options(nostack, preserves_flags, readonly));
+    }
+    home
+}
+
+// SAFETY: code never moves to another CPU here, and numbers are dense and those of one CPU each. A desk is one word
 // that only this CPU touches, by single moves: whatever interrupts between a look and a move ends before the interrupted
 // code goes on, and has then laid back what it found, so it either finds `CLAIMED` and gets nothing, or takes and lays
-// back while nobody else has it. The moves are opaque to the compiler and clobber memory, so the claimed state is not
-// touched outside them. The context is `Task` only when no handler is running.
+// back while nobody else has it. That holds for each desk by itself, and `enter` looks at both before it lays anything:
+// what interrupts it or `leave` half way finds at least one of them claimed or both at rest, so it gets the CPU only
+// in the second case, and a desk at rest in either. The moves are opaque to the compiler and clobber memory, so the
+// claimed state is not touched outside them. The context is `Task` only when no handler is running.
 unsafe impl Platform for Bare {
     type Lock = IrqLock;
 
     #[inline(always)]
     fn enter() -> Option<CpuId> {
-        if desk() == Desk::CLAIMED.as_ptr() {
+        let claimed = Desk::CLAIMED.as_ptr();
+        if desk::<{ Desk::FRAMES }>() == claimed || desk::<{ Desk::OBJECTS }>() == claimed {
             return None;
         }
-        lay(Desk::CLAIMED.as_ptr());
+        lay::<{ Desk::FRAMES }>(claimed);
+        lay::<{ Desk::OBJECTS }>(claimed);
         Some(CpuId::new(cpu()))
     }
 
     #[inline(always)]
     fn leave(_: CpuId) {
-        lay(this().home.load(Ordering::Relaxed));
+        lay::<{ Desk::OBJECTS }>(home::<{ Desk::OBJECTS }>());
+        lay::<{ Desk::FRAMES }>(home::<{ Desk::FRAMES }>());
     }
 
     const HAS_DESKS: bool = true;
 
     #[inline(always)]
-    fn take_desk() -> Desk {
-        let desk = desk();
-        lay(Desk::CLAIMED.as_ptr());
+    fn take_desk<const WHICH: usize>() -> Desk {
+        let desk = desk::<WHICH>();
+        lay::<WHICH>(Desk::CLAIMED.as_ptr());
         // SAFETY: desks are all that is ever laid there, from the area's creation on.
         unsafe { Desk::from_ptr(desk) }
     }
 
     #[inline(always)]
-    fn put_desk(desk: Desk) {
-        lay(desk.as_ptr());
+    fn put_desk<const WHICH: usize>(desk: Desk) {
+        lay::<WHICH>(desk.as_ptr());
     }
 
-    fn set_desk(desk: Desk) {
-        this().home.store(desk.as_ptr(), Ordering::Relaxed);
+    fn set_desk<const WHICH: usize>(desk: Desk) {
+        this().homes[WHICH].store(desk.as_ptr(), Ordering::Relaxed);
     }
 
     #[inline(always)]

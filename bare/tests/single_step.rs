@@ -129,7 +129,7 @@ pagemill_bare::kernel! {
     /// As `Bare`, except that what lies on the desk is not taken away while it is in use.
     struct NeverClaimed;
 
-    static DESK: AtomicPtr<()> = AtomicPtr::new(Desk::EMPTY.as_ptr());
+    static DESKS: [AtomicPtr<()>; Desk::COUNT] = [const { AtomicPtr::new(Desk::EMPTY.as_ptr()) }; Desk::COUNT];
 
     // SAFETY: it breaks the promise that is at stake, with no more harm than below.
     unsafe impl Platform for NeverClaimed {
@@ -149,13 +149,13 @@ pagemill_bare::kernel! {
 
         const HAS_DESKS: bool = true;
 
-        fn take_desk() -> Desk {
+        fn take_desk<const WHICH: usize>() -> Desk {
             // SAFETY: desks are all that is ever stored there.
-            unsafe { Desk::from_ptr(DESK.load(Relaxed)) }
+            unsafe { Desk::from_ptr(DESKS[WHICH].load(Relaxed)) }
         }
 
-        fn set_desk(desk: Desk) {
-            DESK.store(desk.as_ptr(), Relaxed);
+        fn set_desk<const WHICH: usize>(desk: Desk) {
+            DESKS[WHICH].store(desk.as_ptr(), Relaxed);
         }
     }
 

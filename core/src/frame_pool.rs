@@ -28,7 +28,7 @@ use crate::kind::ZoneKind;
 use crate::magazine::{BLOCKS, Rack, SINGLES, Shelf};
 use crate::node::{self, Node, Nodes};
 use crate::order::Order;
-use crate::platform::{Head, Pinned, Platform};
+use crate::platform::{Desk, Head, Pinned, Platform};
 use crate::sync::{
     AtomicU32, HeadFirst, Ordering, OwnCell, OwnerU8, OwnerU32, OwnerU64, OwnerUsize, Publish, const_fn, mutant,
 };
@@ -81,6 +81,8 @@ pub(crate) struct FramePool<'m, P: Platform, C: Config> {
 #[allow(unsafe_code, reason = "says how the struct above is laid out")]
 // SAFETY: `FramePool` is `repr(C)` and its first field is the head.
 unsafe impl<P: Platform, C: Config> HeadFirst for FramePool<'_, P, C> {
+    const DESK: usize = Desk::FRAMES;
+
     fn head(&self) -> &Head {
         &self.head
     }

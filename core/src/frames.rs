@@ -15,7 +15,7 @@ use crate::frame_table::FrameWord;
 use crate::id::NodeId;
 use crate::node::{self, Miss, Nodes};
 use crate::order::{Block, Order};
-use crate::platform::{Context, Pinned, Platform};
+use crate::platform::{Context, Desk, Pinned, Platform};
 use crate::policy::{Policy, Route};
 use crate::sync::{AtomicU32, Lock, Ordering, PerCpu, Publish, const_fn, mutant};
 use crate::zone::Mark;
@@ -143,7 +143,8 @@ impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
         if flags.intersects(BYPASS) {
             return None;
         }
-        let (pool, mut pinned) = if P::HAS_DESKS { self.pools.at_desk()? } else { self.my_pool()? };
+        let (pool, mut pinned) =
+            if P::HAS_DESKS { self.pools.at_desk::<{ Desk::FRAMES }, P>()? } else { self.my_pool()? };
         let pfn = pool.take(&mut pinned, &self.nodes, order, flags.contains(AllocFlags::MOVABLE))?;
         // Here, so that nobody asks afterwards which way it went.
         drop(pinned);
@@ -380,7 +381,7 @@ impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
     /// Gives a single frame to this CPU's pool, if it takes it.
     #[inline(always)]
     fn put_single(&self, pfn: Pfn) -> bool {
-        let mine = if P::HAS_DESKS { self.pools.at_desk() } else { self.my_pool() };
+        let mine = if P::HAS_DESKS { self.pools.at_desk::<{ Desk::FRAMES }, P>() } else { self.my_pool() };
         let Some((pool, mut pinned)) = mine else { return false };
         pool.put(&mut pinned, pfn) || self.put_rest(pool, pinned, pfn)
     }

@@ -45,28 +45,38 @@ pub unsafe trait Platform: Sized + 'static {
     /// What kind of code is asking, now.
     fn context() -> Context;
 
-    /// Whether each CPU has a *desk*: one word of its own on which lies the pool of an instance, so that the fast path
-    /// finds both the pool and the claim in one move. A platform with desks promises more:
+    /// Whether each CPU has *desks*: words of its own on each of which lies the pool of an instance, so that the fast path
+    /// finds both the pool and the claim in one move. `WHICH` says which of them is meant: [`Desk::FRAMES`], where the
+    /// pool of a [`Frames`](crate::Frames) lies, or [`Desk::OBJECTS`], where that of a heap lies; there are
+    /// [`Desk::COUNT`]. A platform with desks promises more, for each CPU by itself:
     ///
-    /// * [`take_desk`](Platform::take_desk) answers what lies on the caller's desk and leaves [`Desk::CLAIMED`] there;
+    /// * [`take_desk`](Platform::take_desk) answers what lies on a desk and leaves [`Desk::CLAIMED`] there;
     ///   [`put_desk`](Platform::put_desk) lays back what was taken. In between the CPU counts as claimed: `enter` answers
-    ///   `None`. Whoever takes `CLAIMED` has claimed nothing, and lays `CLAIMED` back;
-    /// * from `enter` to `leave` `CLAIMED` lies on the desk too, and `leave` lays there what
-    ///   [`set_desk`](Platform::set_desk) was last given on this CPU, at first [`Desk::EMPTY`].
+    ///   `None`. The other desk stays as it is, and may be taken and put back meanwhile. Whoever takes `CLAIMED` has
+    ///   claimed nothing, and lays `CLAIMED` back;
+    /// * `enter` answers `None` while any desk is claimed. From its `Some` to `leave` `CLAIMED` lies on all of them, and
+    ///   `leave` lays on each what [`set_desk`](Platform::set_desk) was last given for it on this CPU, at first
+    ///   [`Desk::EMPTY`];
+    /// * what is laid on a desk of one CPU comes to light on that CPU only, and only on the same desk.
+    ///
+    /// So a pool on one desk is reached by one claim at a time, either to that desk or to the whole CPU, while claims to
+    /// the two desks stand side by side: whoever has taken the objects' desk finds the frames' one where it was. What
+    /// interrupts between the moves of an `enter` or a `leave` may find one desk claimed and the other one not; as it
+    /// ends before what it interrupted goes on, it may take the other one.
     const HAS_DESKS: bool = false;
 
-    /// Takes what lies on this CPU's desk. Only called if there are desks.
-    fn take_desk() -> Desk {
+    /// Takes what lies on one of this CPU's desks. Only called if there are desks.
+    fn take_desk<const WHICH: usize>() -> Desk {
         Desk::CLAIMED
     }
 
-    /// Lays back what was taken.
-    fn put_desk(desk: Desk) {
+    /// Lays back what was taken from that desk.
+    fn put_desk<const WHICH: usize>(desk: Desk) {
         let _ = desk;
     }
 
-    /// Says what lies on this CPU's desk when the caller, who is pinned, has left.
-    fn set_desk(desk: Desk) {
+    /// Says what lies on that desk when the caller, who has claimed the CPU by `enter`, has left.
+    fn set_desk<const WHICH: usize>(desk: Desk) {
         let _ = desk;
     }
 
@@ -100,9 +110,16 @@ static EMPTY: Head = Head { owner: OwnCell::new(0) };
 static CLAIMED: Head = Head { owner: OwnCell::new(0) };
 
 impl Desk {
-    /// No pool: its CPU has not called [`Frames::settle`](crate::Frames::settle).
+    /// The desk on which the pool of a [`Frames`](crate::Frames) lies.
+    pub const FRAMES: usize = 0;
+    /// The desk on which the pool of a heap lies.
+    pub const OBJECTS: usize = 1;
+    /// How many desks a CPU has.
+    pub const COUNT: usize = 2;
+
+    /// No pool: nobody has settled on this desk of the CPU, as by [`Frames::settle`](crate::Frames::settle).
     pub const EMPTY: Self = Self(NonNull::from_ref(&EMPTY).cast());
-    /// The CPU is claimed.
+    /// The desk is claimed, by itself or with the whole CPU.
     pub const CLAIMED: Self = Self(NonNull::from_ref(&CLAIMED).cast());
 
     /// The desk as the word that a platform keeps.
@@ -143,13 +160,26 @@ unsafe impl Sync for Desk {}
 
 /// How a CPU was claimed.
 enum Claim {
+    /// By number, with all desks.
     Cpu(CpuId),
-    Desk(Desk),
+    /// By the frames' desk, which this goes back to.
+    Frames(Desk),
+    /// By the objects' desk.
+    Objects(Desk),
 }
 
-/// The witness of being alone with this CPU's pools, and of staying here.
+impl Claim {
+    /// Decided when the caller is compiled, as long as the claim stays in sight.
+    #[inline(always)]
+    fn of_desk<const WHICH: usize>(desk: Desk) -> Self {
+        const { assert!(WHICH < Desk::COUNT) };
+        if WHICH == Desk::FRAMES { Self::Frames(desk) } else { Self::Objects(desk) }
+    }
+}
+
+/// The witness of being alone with this CPU's pools, or with the one on a desk, and of staying here.
 ///
-/// Made only by [`Platform::pin`]; neither `Copy` nor `Clone` nor `Send`. What a CPU owns takes `&mut Pinned`, a lock
+/// Made for others only by [`Platform::pin`]; neither `Copy` nor `Clone` nor `Send`. What a CPU owns takes `&mut Pinned`, a lock
 /// takes `&Pinned`, so neither can be reached without it.
 pub struct Pinned<P: Platform> {
     claim: Claim,
@@ -157,11 +187,12 @@ pub struct Pinned<P: Platform> {
 }
 
 impl<P: Platform> Pinned<P> {
-    /// Takes the CPU's desk. What lies on it may be nobody's; then this is no claim, and must not be shown to anybody.
+    /// Takes one of the CPU's desks. What lies on it may be nobody's; then this is no claim, and must not be shown to
+    /// anybody. Otherwise it is a claim to what lies there, and to nothing else.
     #[inline(always)]
-    pub(crate) fn take_desk() -> (Desk, Self) {
-        let desk = P::take_desk();
-        (desk, Self { claim: Claim::Desk(desk), platform: PhantomData })
+    pub(crate) fn take_desk<const WHICH: usize>() -> (Desk, Self) {
+        let desk = P::take_desk::<WHICH>();
+        (desk, Self { claim: Claim::of_desk::<WHICH>(desk), platform: PhantomData })
     }
 
     /// The CPU the caller is on, until it lets go.
@@ -170,7 +201,7 @@ impl<P: Platform> Pinned<P> {
         match self.claim {
             Claim::Cpu(cpu) => cpu,
             // Only the core claims by the desk, and it has the pool then: no table is as long as this.
-            Claim::Desk(_) => CpuId::new(u32::MAX),
+            Claim::Frames(_) | Claim::Objects(_) => CpuId::new(u32::MAX),
         }
     }
 }
@@ -180,7 +211,8 @@ impl<P: Platform> Drop for Pinned<P> {
     fn drop(&mut self) {
         match self.claim {
             Claim::Cpu(cpu) => P::leave(cpu),
-            Claim::Desk(desk) => P::put_desk(desk),
+            Claim::Frames(desk) => P::put_desk::<{ Desk::FRAMES }>(desk),
+            Claim::Objects(desk) => P::put_desk::<{ Desk::OBJECTS }>(desk),
         }
     }
 }

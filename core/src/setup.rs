@@ -12,7 +12,7 @@ use crate::frames::Frames;
 use crate::id::{CpuId, NodeId};
 use crate::kind::ZoneKind;
 use crate::node::Nodes;
-use crate::platform::{Context, Platform};
+use crate::platform::{Context, Desk, Platform};
 use crate::sync::Ordering;
 use crate::zone::Watermarks;
 
@@ -293,7 +293,7 @@ impl<P: Platform, C: Config> Frames<'static, P, C> {
     /// at the CPU's number. To be called once on each CPU, for the instance that is to be fastest there; others work as
     /// before. `false` if the instance has no pool for this CPU, or this context has interrupted the allocator.
     pub fn settle(&'static self) -> bool {
-        P::pin().is_some_and(|pinned| self.pools.settle(&pinned))
+        P::pin().is_some_and(|pinned| self.pools.settle::<{ Desk::FRAMES }, P>(&pinned))
     }
 }
 

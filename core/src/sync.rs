@@ -325,6 +325,9 @@ impl OwnCell {
 /// # Safety
 /// A pointer to a `Self` is a pointer to a `Head`.
 pub(crate) unsafe trait HeadFirst {
+    /// The desk that it is laid on: always the same, or it could be claimed twice.
+    const DESK: usize;
+
     fn head(&self) -> &Head;
 }
 
@@ -332,11 +335,12 @@ impl<T: HeadFirst> PerCpu<'static, T> {
     /// Lays the caller's own on its desk, to be found there from the end of this claim on.
     ///
     /// The table must stay where it is for ever: its address is what tells it from others.
-    pub(crate) fn settle<P: Platform>(&'static self, pinned: &Pinned<P>) -> bool {
+    pub(crate) fn settle<const WHICH: usize, P: Platform>(&'static self, pinned: &Pinned<P>) -> bool {
+        const { assert!(WHICH == T::DESK) };
         let Some(mine) = self.mine(pinned) else { return false };
         // SAFETY: it is this CPU's own, as `pinned` shows, and no other CPU has it on its desk.
         unsafe { mine.head().owner.set(self.address()) };
-        P::set_desk(Desk::of(mine));
+        P::set_desk::<WHICH>(Desk::of(mine));
         true
     }
 }
@@ -358,11 +362,12 @@ impl<'m, T> PerCpu<'m, T> {
 
     /// The caller's own by way of its desk, and the claim to it; `None` if something else lies there.
     #[inline(always)]
-    pub(crate) fn at_desk<P: Platform>(&self) -> Option<(&'m T, Pinned<P>)>
+    pub(crate) fn at_desk<const WHICH: usize, P: Platform>(&self) -> Option<(&'m T, Pinned<P>)>
     where
         T: HeadFirst,
     {
-        let (desk, pinned) = Pinned::take_desk();
+        const { assert!(WHICH == T::DESK) };
+        let (desk, pinned) = Pinned::take_desk::<WHICH>();
         // SAFETY: by the promise of `Platform` it is what a desk was given: `EMPTY`, `CLAIMED`, or a `HeadFirst` that
         // lives for ever. All of them begin with a head, and are only ever shared.
         let head = unsafe { desk.place().cast::<Head>().as_ref() };

@@ -1,6 +1,6 @@
 //! What pagemill needs of a machine, and what needs `unsafe`: the machines it is measured on.
 //!
-//! "Kernel style" is what a kernel does: a thread is a CPU, its desk is its own, and claiming it takes no atomic
+//! "Kernel style" is what a kernel does: a thread is a CPU, its desks are its own, and claiming them takes no atomic
 //! read-modify-write. On a simulated machine one thread says which CPU it is, and has a busy byte. The hosted machine is
 //! the crate `pagemill-hosted`, in which a thread sits on a CPU's number.
 #![allow(unsafe_code)]
@@ -22,10 +22,10 @@ use crate::os::Reservation;
 struct Here {
     cpu: Cell<u32>,
     busy: AtomicBool,
-    /// The pool at hand, or [`Desk::CLAIMED`].
-    desk: AtomicPtr<()>,
-    /// What lies on the desk when nobody has claimed the CPU.
-    home: AtomicPtr<()>,
+    /// The pools at hand, or [`Desk::CLAIMED`].
+    desks: [AtomicPtr<()>; Desk::COUNT],
+    /// What lies on the desks when nobody has claimed the CPU.
+    homes: [AtomicPtr<()>; Desk::COUNT],
 }
 
 thread_local! {
@@ -33,8 +33,8 @@ thread_local! {
         Here {
             cpu: Cell::new(0),
             busy: AtomicBool::new(false),
-            desk: AtomicPtr::new(Desk::EMPTY.as_ptr()),
-            home: AtomicPtr::new(Desk::EMPTY.as_ptr()),
+            desks: [const { AtomicPtr::new(Desk::EMPTY.as_ptr()) }; Desk::COUNT],
+            homes: [const { AtomicPtr::new(Desk::EMPTY.as_ptr()) }; Desk::COUNT],
         }
     };
     static LOCKS: Cell<u64> = const { Cell::new(0) };
@@ -58,22 +58,22 @@ pub trait Cpus: Platform {
     fn return_to(_place: &Self::Place) {}
 }
 
-/// A kernel's way: a desk and a spin lock.
+/// A kernel's way: desks and a spin lock.
 pub struct Kernel;
 
-// SAFETY: a thread is a CPU and stays one; its desk is thread-local and holds what it was given, at first `EMPTY`; the
-// measuring threads have numbers of their own from 0; nothing interrupts them, so all code is task context. What is laid
-// on the desk is taken off by `Settled` before it goes.
+// SAFETY: a thread is a CPU and stays one; its desks are thread-local and hold what they were given, at first `EMPTY`;
+// the measuring threads have numbers of their own from 0; nothing interrupts them, so all code is task context. What is
+// laid on a desk is taken off by `Settled` before it goes.
 unsafe impl Platform for Kernel {
     type Lock = spin::Mutex<()>;
 
     #[inline(always)]
     fn enter() -> Option<CpuId> {
         HERE.with(|here| {
-            if here.desk.load(Ordering::Relaxed) == Desk::CLAIMED.as_ptr() {
+            if here.desks.iter().any(|desk| desk.load(Ordering::Relaxed) == Desk::CLAIMED.as_ptr()) {
                 return None;
             }
-            here.desk.store(Desk::CLAIMED.as_ptr(), Ordering::Relaxed);
+            here.desks.iter().for_each(|desk| desk.store(Desk::CLAIMED.as_ptr(), Ordering::Relaxed));
             // An interrupt of this CPU sees the claim before anything that follows.
             compiler_fence(Ordering::SeqCst);
             Some(CpuId::new(here.cpu.get()))
@@ -83,16 +83,20 @@ unsafe impl Platform for Kernel {
     #[inline(always)]
     fn leave(_cpu: CpuId) {
         compiler_fence(Ordering::SeqCst);
-        HERE.with(|here| here.desk.store(here.home.load(Ordering::Relaxed), Ordering::Relaxed));
+        HERE.with(|here| {
+            for (desk, home) in here.desks.iter().zip(&here.homes) {
+                desk.store(home.load(Ordering::Relaxed), Ordering::Relaxed);
+            }
+        });
     }
 
     const HAS_DESKS: bool = true;
 
     #[inline(always)]
-    fn take_desk() -> Desk {
+    fn take_desk<const WHICH: usize>() -> Desk {
         HERE.with(|here| {
-            let desk = here.desk.load(Ordering::Relaxed);
-            here.desk.store(Desk::CLAIMED.as_ptr(), Ordering::Relaxed);
+            let desk = here.desks[WHICH].load(Ordering::Relaxed);
+            here.desks[WHICH].store(Desk::CLAIMED.as_ptr(), Ordering::Relaxed);
             compiler_fence(Ordering::SeqCst);
             // SAFETY: only what `Desk::as_ptr` answered is ever laid there.
             unsafe { Desk::from_ptr(desk) }
@@ -100,13 +104,13 @@ unsafe impl Platform for Kernel {
     }
 
     #[inline(always)]
-    fn put_desk(desk: Desk) {
+    fn put_desk<const WHICH: usize>(desk: Desk) {
         compiler_fence(Ordering::SeqCst);
-        HERE.with(|here| here.desk.store(desk.as_ptr(), Ordering::Relaxed));
+        HERE.with(|here| here.desks[WHICH].store(desk.as_ptr(), Ordering::Relaxed));
     }
 
-    fn set_desk(desk: Desk) {
-        HERE.with(|here| here.home.store(desk.as_ptr(), Ordering::Relaxed));
+    fn set_desk<const WHICH: usize>(desk: Desk) {
+        HERE.with(|here| here.homes[WHICH].store(desk.as_ptr(), Ordering::Relaxed));
     }
 
     #[inline(always)]
@@ -115,13 +119,20 @@ unsafe impl Platform for Kernel {
     }
 }
 
-/// A thread that is a CPU of [`Kernel`]; dropped, its desk is empty.
+/// A thread that is a CPU of [`Kernel`]; dropped, its desks are empty.
 pub struct Settled;
+
+impl Settled {
+    fn clear<const WHICH: usize>() {
+        Kernel::set_desk::<WHICH>(Desk::EMPTY);
+        Kernel::put_desk::<WHICH>(Desk::EMPTY);
+    }
+}
 
 impl Drop for Settled {
     fn drop(&mut self) {
-        Kernel::set_desk(Desk::EMPTY);
-        Kernel::put_desk(Desk::EMPTY);
+        Self::clear::<{ Desk::FRAMES }>();
+        Self::clear::<{ Desk::OBJECTS }>();
     }
 }
 
