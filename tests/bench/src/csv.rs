@@ -1,15 +1,14 @@
-//! The record: what was measured, by which commit and command, on which machine, when.
+//! The record of the frame benchmarks.
 
-use std::fmt::Write as _;
-use std::path::Path;
-use std::process::Command;
-use std::time::{SystemTime, UNIX_EPOCH};
-use std::{env, fs, io, thread};
+use bench_record::csv::{self, Columns};
 
 use crate::stats::Spread;
 
-const HEADER: &str = "commit,command,machine,date,allocator,level,style,threads,gib,workload,metric,unit,\
-                      median,min,max,reps,q1,q3";
+/// How they are called.
+pub const PROGRAM: &str = "cargo run --release --bin frames --";
+
+/// All figures of a run.
+pub type Record = csv::Record<Row>;
 
 /// One figure.
 #[derive(Clone, Debug)]
@@ -34,189 +33,43 @@ pub struct Row {
     pub spread: Spread,
 }
 
-/// All figures of a run.
-pub struct Record {
-    /// The commit measured.
-    pub commit: String,
-    /// The command that measured it.
-    pub command: String,
-    /// The machine.
-    pub machine: String,
-    /// The day, in UTC.
-    pub date: String,
-    /// The figures.
-    pub rows: Vec<Row>,
-}
+impl Columns for Row {
+    const NAMES: &'static str = "allocator,level,style,threads,gib,workload,metric,unit";
 
-impl Record {
-    /// An empty record of this run.
-    #[expect(clippy::new_without_default, reason = "it asks the machine; nothing about it is a default")]
-    pub fn new() -> Self {
-        let options: Vec<String> = env::args().skip(1).collect();
-        let command = format!("cargo run --release --bin frames -- {}", options.join(" "));
-        Self {
-            commit: commit().unwrap_or("unknown".into()),
-            command: command.trim_end_matches([' ', '-']).into(),
-            machine: machine(),
-            date: date(SystemTime::now()),
-            rows: Vec::new(),
-        }
+    fn words(&self) -> Vec<String> {
+        let Self { allocator, level, style, workload, metric, unit, .. } = self;
+        let word = |word: &String| word.clone();
+        let (threads, gib) = (self.threads.to_string(), self.gib.to_string());
+        vec![word(allocator), word(level), word(style), threads, gib, word(workload), word(metric), word(unit)]
     }
 
-    /// Writes the record to `path`.
-    pub fn write(&self, path: &Path) -> io::Result<()> {
-        let mut text = format!("{HEADER}\n");
-        for row in &self.rows {
-            let s = &row.spread;
-            let words =
-                [&self.commit, &self.command, &self.machine, &self.date, &row.allocator, &row.level, &row.style];
-            for word in words {
-                let _ = write!(text, "{},", quote(word));
-            }
-            let _ = write!(text, "{},{},{},", row.threads, row.gib, quote(&row.workload));
-            let _ = write!(text, "{},{},", quote(&row.metric), quote(&row.unit));
-            let _ = write!(text, "{:.3},{:.3},{:.3},{},", s.median, s.min, s.max, s.reps);
-            let _ = writeln!(text, "{:.3},{:.3}", s.q1, s.q3);
-        }
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder)?;
-        }
-        fs::write(path, text)
+    fn spread(&self) -> Spread {
+        self.spread
     }
 
-    /// Reads a record.
-    pub fn read(path: &Path) -> Result<Self, String> {
-        let text = fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
-        Self::parse(&text).ok_or(format!("{} is not a record of this program", path.display()))
+    fn of_words(words: &[String], spread: Spread) -> Option<Self> {
+        let [allocator, level, style, threads, gib, workload, metric, unit] = words else { return None };
+        Some(Self {
+            allocator: allocator.clone(),
+            level: level.clone(),
+            style: style.clone(),
+            threads: threads.parse().ok()?,
+            gib: gib.parse().ok()?,
+            workload: workload.clone(),
+            metric: metric.clone(),
+            unit: unit.clone(),
+            spread,
+        })
     }
-
-    fn parse(text: &str) -> Option<Self> {
-        let mut lines = text.lines();
-        if lines.next()? != HEADER {
-            return None;
-        }
-        let mut record: Option<Self> = None;
-        for line in lines {
-            let fields = split(line);
-            let [commit, command, machine, date, rest @ ..] = fields.as_slice() else { return None };
-            record
-                .get_or_insert_with(|| Self {
-                    commit: commit.clone(),
-                    command: command.clone(),
-                    machine: machine.clone(),
-                    date: date.clone(),
-                    rows: Vec::new(),
-                })
-                .rows
-                .push(parse_row(rest)?);
-        }
-        record
-    }
-}
-
-fn parse_row(fields: &[String]) -> Option<Row> {
-    let [allocator, level, style, threads, gib, workload, metric, unit, figures @ ..] = fields else { return None };
-    let [median, min, max, reps, q1, q3] = figures else { return None };
-    let figure = |word: &String| word.parse::<f64>().ok();
-    Some(Row {
-        allocator: allocator.clone(),
-        level: level.clone(),
-        style: style.clone(),
-        threads: threads.parse().ok()?,
-        gib: gib.parse().ok()?,
-        workload: workload.clone(),
-        metric: metric.clone(),
-        unit: unit.clone(),
-        spread: Spread {
-            median: figure(median)?,
-            min: figure(min)?,
-            max: figure(max)?,
-            q1: figure(q1)?,
-            q3: figure(q3)?,
-            reps: reps.parse().ok()?,
-        },
-    })
-}
-
-/// Quotes a field that holds a comma.
-fn quote(field: &str) -> String {
-    if field.contains([',', '"']) { format!("\"{}\"", field.replace('"', "\"\"")) } else { field.into() }
-}
-
-/// Splits a line at the commas outside quotes.
-fn split(line: &str) -> Vec<String> {
-    let mut fields = vec![String::new()];
-    let mut quoted = false;
-    let mut chars = line.chars().peekable();
-    while let Some(c) = chars.next() {
-        let last = fields.last_mut().expect("there is always a field");
-        match c {
-            '"' if quoted && chars.peek() == Some(&'"') => {
-                chars.next();
-                last.push('"');
-            }
-            '"' => quoted = !quoted,
-            ',' if !quoted => fields.push(String::new()),
-            c => last.push(c),
-        }
-    }
-    fields
-}
-
-/// The commit, marked where sources differ from it. Results do not count: a run may follow another.
-fn commit() -> Option<String> {
-    let git = |args: &[&str]| {
-        let output = Command::new("git").arg("-C").arg(env!("CARGO_MANIFEST_DIR")).args(args).output().ok()?;
-        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_string())
-    };
-    let head = git(&["rev-parse", "--short=10", "HEAD"])?;
-    let changed = git(&["status", "--porcelain", "--untracked-files=no", "--", ":/", ":!results"])?;
-    Some(if changed.is_empty() { head } else { head + "-changed" })
-}
-
-fn machine() -> String {
-    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let told = |key: &str| {
-        let value = |line: &'_ str| Some(line.split_once(':').filter(|(k, _)| k.trim() == key)?.1.trim().to_string());
-        info.lines().find_map(value)
-    };
-    let name = told("model name").unwrap_or(env::consts::ARCH.into());
-    // Virtual machines do not always tell the generation in the name.
-    let generation = told("cpu family").zip(told("model"));
-    let generation = generation.map(|(family, model)| format!(", family {family} model {model}")).unwrap_or_default();
-    let cores = thread::available_parallelism().map_or(1, |n| n.get());
-    format!("{name}{generation}, {cores} cores")
-}
-
-/// The day as `year-month-day`, in UTC.
-fn date(now: SystemTime) -> String {
-    let days = now.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() / 86_400);
-    // Counted from the first of March of the year 0, so that the leap day is the last of its year.
-    let days = days + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day = day_of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * day + 2) / 153;
-    let day = day - (153 * month + 2) / 5 + 1;
-    let (year, month) = if month < 10 { (year, month + 3) } else { (year + 1, month - 9) };
-    format!("{:04}-{month:02}-{day:02}", year + era * 400)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
-    fn days() {
-        let day = |n: u64| date(UNIX_EPOCH + Duration::from_secs(n * 86_400));
-        assert_eq!(day(0), "1970-01-01");
-        assert_eq!(day(11_016), "2000-02-29");
-        assert_eq!(day(20_777), "2026-11-20");
-    }
-
-    #[test]
-    fn a_record_survives_the_file() {
+    fn a_row_survives_its_words() {
+        let spread = Spread { median: 1.5, min: 1.0, max: 2.0, q1: 1.25, q3: 1.75, reps: 9 };
         let row = Row {
             allocator: "a".into(),
             level: "fast".into(),
@@ -226,17 +79,12 @@ mod tests {
             workload: "bulk".into(),
             metric: "alloc / b".into(),
             unit: "ratio".into(),
-            spread: Spread { median: 1.5, min: 1.0, max: 2.0, q1: 1.25, q3: 1.75, reps: 9 },
+            spread,
         };
-        let mut record = Record::new();
-        record.machine = "a \"fast\" one, 2 cores".into();
-        record.rows.push(row);
-        let path = env::temp_dir().join(format!("pagemill-bench-{}.csv", std::process::id()));
-        record.write(&path).unwrap();
-        let back = Record::read(&path).unwrap();
-        fs::remove_file(&path).unwrap();
-        assert_eq!((back.machine, back.date), (record.machine, record.date));
-        assert_eq!(back.rows[0].spread, record.rows[0].spread);
-        assert_eq!((&*back.rows[0].metric, back.rows[0].gib), ("alloc / b", 4));
+        let words = row.words();
+        assert_eq!(words.len(), Row::NAMES.split(',').count());
+        let back = Row::of_words(&words, spread).unwrap();
+        assert_eq!(back.words(), words);
+        assert_eq!((&*back.metric, back.gib, back.spread), ("alloc / b", 4, spread));
     }
 }

@@ -19,7 +19,8 @@ pub mod peers;
 pub mod rng;
 pub mod run;
 pub mod scale;
-pub mod stats;
 pub mod summary;
 pub(crate) mod worker;
 pub mod workload;
+
+pub use bench_record::stats;

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use crate::args::Args;
-use crate::csv::{Record, Row};
+use crate::csv::{self, Record, Row};
 use crate::os::process_ns;
 use crate::peers::Peer;
 use crate::stats::Spread;
@@ -28,7 +28,7 @@ struct Series {
 
 /// Runs all cases, prints each when it is done, and returns the record.
 pub fn measure(args: &Args) -> Record {
-    let mut record = Record::new();
+    let mut record = Record::new(csv::PROGRAM);
     for case in cases(args) {
         let peers: Vec<&Peer> = args.peers.iter().filter(|p| p.max_frames >= case.frames).collect();
         let (series, slow) = repeat(&peers, &case, args.reps);

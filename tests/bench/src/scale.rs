@@ -7,7 +7,7 @@
 //! the caches.
 
 use crate::args::Args;
-use crate::csv::{Record, Row};
+use crate::csv::{self, Record, Row};
 use crate::frames::{Cpu, Frames, HUGE, HUGE_ORDER, Live};
 use crate::os::cpu_ns;
 use crate::peers::Peer;
@@ -132,7 +132,7 @@ fn turns<C: Cpu>(turn: Turn, cpus: &mut [C], sets: &mut [Vec<Live>], rng: &mut R
 
 /// Runs all points, prints each when it is done, and returns the record.
 pub fn measure(args: &Args) -> Record {
-    let mut record = Record::new();
+    let mut record = Record::new(csv::PROGRAM);
     println!("{:14} {:>5} {:>5}  {:32} {:>22} {:>12}", "", "GiB", "CPUs", "", "ns/op", "locks/op");
     for turn in Turn::ALL {
         for &gib in &args.gib {

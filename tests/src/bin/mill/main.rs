@@ -65,6 +65,12 @@ const COMMANDS: &[Command] = &[
         run: bench::frames,
     },
     Command {
+        name: "bench-heap",
+        arguments: "[ARGUMENT]...",
+        purpose: "the heap benchmarks beside their peers",
+        run: bench::heap,
+    },
+    Command {
         name: "fuzz",
         arguments: "[--seconds N] [TARGET]",
         purpose: "the core's fuzz targets, 60 s each",

@@ -1,0 +1,8 @@
+//! mimalloc, as the crate comes.
+
+#[global_allocator]
+static GLOBAL: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> std::process::ExitCode {
+    heap_workloads::worker::main()
+}
