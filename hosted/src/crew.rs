@@ -14,7 +14,10 @@ impl Crew {
     /// Keeps the CPUs `0..cpus` and runs `work` with the calling thread as CPU 0.
     ///
     /// `None`, and no call, if another thread has one of the numbers: only one crew works at a time, and other threads
-    /// that have used an instance before it came keep what they have.
+    /// that have used an instance before it came keep what they have. `None` too if the caller sits on another CPU.
+    ///
+    /// # Panics
+    /// Inside the allocator, and in a signal handler.
     pub fn work<R>(cpus: u32, work: impl FnOnce(&Self) -> R) -> Option<R> {
         tls::give_up_number();
         let crew = Self { seats: (0..cpus).map(|cpu| Seat::keep(CpuId::new(cpu))).collect::<Option<_>>()? };

@@ -1,14 +1,18 @@
 //! Threads as CPUs.
 //!
 //! A thread gets a number when it first allocates and gives it back when it ends; the number is its CPU's. What the fast
-//! path needs of it is one word of thread-local storage: the number, and a bit while the allocator has claimed the CPU.
-//! No other thread touches that word; a signal handler may, and finds the bit set if it interrupted the allocator.
+//! path needs are words of thread-local storage without destructors: the number, and the CPU's two desks, which say by
+//! [`Desk::CLAIMED`] that the allocator has claimed them. No other thread touches these words; a signal handler may, and
+//! finds the claim if it interrupted the allocator.
 //!
 //! ```text
-//!   number            the thread is that CPU
-//!   number | BUSY     and the allocator has claimed it
-//!   JOINING, STRANGER ≥ BUSY: it has no number yet
+//!   word      the thread's number; CHANGING: it is being given another; STRANGER: it has none
+//!   desks     what can be taken now; EMPTY for a thread that has no number
+//!   homes     what lies on the desks when nobody has claimed the CPU
 //! ```
+//!
+//! What lies on the desks belongs to the number: it goes before another thread can have the number, and is put aside
+//! while the thread sits on another.
 //!
 //! Numbers below [`SEATS`] are handed out lowest first, so that few threads use few pools. A thread that finds them all
 //! taken, or that allocates while it is being torn down, gets a number above all seats: no instance has a pool for it,
@@ -18,29 +22,92 @@
 use std::cell::Cell;
 use std::hint::spin_loop;
 use std::marker::PhantomData;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, compiler_fence};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering, compiler_fence};
 use std::sync::{PoisonError, RwLock};
 
-use pagemill::{Config, Context, CpuId, Frames, Platform};
+use pagemill::{Config, Context, CpuId, Desk, Frames, Platform};
 
-/// Set while the allocator has claimed the thread's CPU.
-const BUSY: u32 = 1 << 31;
 /// The thread has no number.
 const STRANGER: u32 = u32::MAX;
-/// The thread is being given a number.
-const JOINING: u32 = u32::MAX - 1;
+/// The thread is being given a number, or another one. All numbers are below.
+const CHANGING: u32 = u32::MAX - 1;
 /// The numbers that can be those of CPUs with pools.
 const SEATS: u32 = 4096;
 
-thread_local! {
-    static WORD: AtomicU32 = const { AtomicU32::new(STRANGER) };
+/// What a thread has for itself. Atomics because signal handlers look at it; relaxed, because they are no other thread.
+struct Here {
+    word: AtomicU32,
     /// Signal handlers that are running on the thread and have said so.
-    static HANDLERS: AtomicU32 = const { AtomicU32::new(0) };
-    /// Apart from the word, because what has a destructor is looked at before each use.
+    handlers: AtomicU32,
+    /// Whether its number is that of a [`Seat`].
+    sitting: AtomicBool,
+    desks: [AtomicPtr<()>; Desk::COUNT],
+    homes: [AtomicPtr<()>; Desk::COUNT],
+}
+
+thread_local! {
+    static HERE: Here = const {
+        Here {
+            word: AtomicU32::new(STRANGER),
+            handlers: AtomicU32::new(0),
+            sitting: AtomicBool::new(false),
+            desks: [const { AtomicPtr::new(Desk::EMPTY.as_ptr()) }; Desk::COUNT],
+            homes: [const { AtomicPtr::new(Desk::EMPTY.as_ptr()) }; Desk::COUNT],
+        }
+    };
+    /// Apart from the words, because what has a destructor is looked at before each use.
     static LEAVER: Leaver = const { Leaver { number: Cell::new(None) } };
 }
 
+/// On both desks of a thread that has no number.
+const NOTHING: [Desk; Desk::COUNT] = [Desk::EMPTY; Desk::COUNT];
+
+impl Here {
+    /// Whether the allocator has claimed a desk of this thread, or both.
+    #[inline(always)]
+    fn is_claimed(&self) -> bool {
+        self.desks.iter().any(|desk| desk.load(Ordering::Relaxed) == Desk::CLAIMED.as_ptr())
+    }
+
+    /// Claims both desks.
+    #[inline(always)]
+    fn claim(&self) {
+        self.desks.iter().for_each(|desk| desk.store(Desk::CLAIMED.as_ptr(), Ordering::Relaxed));
+        compiler_fence(Ordering::SeqCst);
+    }
+
+    /// Ends that.
+    #[inline(always)]
+    fn release(&self) {
+        compiler_fence(Ordering::SeqCst);
+        for (desk, home) in self.desks.iter().zip(&self.homes) {
+            desk.store(home.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+    }
+
+    /// Makes the thread, which has claimed nothing, CPU `number`, on whose desks lie `homes`. Answers what lay there.
+    ///
+    /// The thread must have both numbers to itself until this is done: a handler that interrupts it cannot enter by
+    /// number, but may take either desk, old or new.
+    fn change(&self, number: u32, homes: [Desk; Desk::COUNT]) -> [Desk; Desk::COUNT] {
+        self.word.store(CHANGING, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
+        // SAFETY: desks are all that is ever kept there, from the first on.
+        let before = self.homes.each_ref().map(|home| unsafe { Desk::from_ptr(home.load(Ordering::Relaxed)) });
+        for ((desk, home), next) in self.desks.iter().zip(&self.homes).zip(homes) {
+            home.store(next.as_ptr(), Ordering::Relaxed);
+            desk.store(next.as_ptr(), Ordering::Relaxed);
+        }
+        compiler_fence(Ordering::SeqCst);
+        self.word.store(number, Ordering::Relaxed);
+        before
+    }
+}
+
 /// A process as pagemill's core sees it.
+///
+/// **Desks.** A thread that calls [`Frames::settle`] finds that instance's pool by one word of its own, until it ends or
+/// becomes another CPU; without, the instance looks for the pool by the thread's number.
 ///
 /// **Signals.** A handler that interrupted ordinary code may allocate and free. One that interrupted the allocator finds
 /// its CPU claimed: it gets frames only if no lock stands in the way, and its frees are left to the lock's holder. Both
@@ -49,35 +116,61 @@ thread_local! {
 pub struct Hosted;
 
 // SAFETY: code never changes its thread, and a thread's number is its own: seats are taken and given back by atomic
-// exchange on one bit, numbers above them are never given twice. The word is the thread's own. Only what interrupts the
-// thread, a signal handler, can come between `enter` and `leave`; it ends before the thread goes on, so it either finds
-// the bit set and gets `None`, or sets and clears it while nobody else has it. The fences keep the compiler from moving
+// exchange on one bit, numbers above them are never given twice. The desks are the thread's own, and what lies there goes
+// before the number does; no handler changes the number. Only what interrupts the thread, a signal handler, can come
+// between `enter` and `leave`, or between taking a desk and laying it back, or into the middle of one of them; it ends
+// before the thread goes on, and has then laid back what it found. So each desk is either `CLAIMED` for it, or nobody
+// else's meanwhile; and as `enter` looks at both before it claims the first and `leave` gives back one after the other,
+// whoever interrupts these finds both free only where the thread has neither. The fences keep the compiler from moving
 // work on the claimed state outside. The context is `Task` outside handlers, where a thread may wait.
 unsafe impl Platform for Hosted {
     type Lock = HostedLock;
 
     #[inline(always)]
     fn enter() -> Option<CpuId> {
-        WORD.with(|word| {
-            // Relaxed, here and below: the word is the thread's own, and a handler on it is no other thread.
-            let cpu = word.load(Ordering::Relaxed);
-            if cpu >= BUSY {
-                return enter_anew(word);
+        HERE.with(|here| {
+            let cpu = here.word.load(Ordering::Relaxed);
+            if cpu >= CHANGING {
+                return enter_anew(here);
             }
-            word.store(cpu | BUSY, Ordering::Relaxed);
-            compiler_fence(Ordering::SeqCst);
+            if here.is_claimed() {
+                return None;
+            }
+            here.claim();
             Some(CpuId::new(cpu))
         })
     }
 
     #[inline(always)]
-    fn leave(cpu: CpuId) {
+    fn leave(_: CpuId) {
+        HERE.with(Here::release);
+    }
+
+    const HAS_DESKS: bool = true;
+
+    #[inline(always)]
+    fn take_desk<const WHICH: usize>() -> Desk {
+        HERE.with(|here| {
+            let desk = here.desks[WHICH].load(Ordering::Relaxed);
+            here.desks[WHICH].store(Desk::CLAIMED.as_ptr(), Ordering::Relaxed);
+            compiler_fence(Ordering::SeqCst);
+            // SAFETY: desks are all that is ever laid there, from the first on.
+            unsafe { Desk::from_ptr(desk) }
+        })
+    }
+
+    #[inline(always)]
+    fn put_desk<const WHICH: usize>(desk: Desk) {
         compiler_fence(Ordering::SeqCst);
-        WORD.with(|word| word.store(cpu.index() as u32, Ordering::Relaxed));
+        HERE.with(|here| here.desks[WHICH].store(desk.as_ptr(), Ordering::Relaxed));
+    }
+
+    fn set_desk<const WHICH: usize>(desk: Desk) {
+        HERE.with(|here| here.homes[WHICH].store(desk.as_ptr(), Ordering::Relaxed));
     }
 
     fn context() -> Context {
-        if HANDLERS.with(|count| count.load(Ordering::Relaxed)) == 0 { Context::Task } else { Context::Nmi }
+        if HERE.with(|here| here.handlers.load(Ordering::Relaxed)) == 0 { Context::Task } else { Context::Nmi }
     }
 }
 
@@ -107,20 +200,19 @@ impl spin::RelaxStrategy for SpinThenYield {
     }
 }
 
-/// `enter` where the word names no idle CPU.
+/// `enter` on a thread that has no number.
 #[cold]
-fn enter_anew(word: &AtomicU32) -> Option<CpuId> {
-    // Whoever interrupted the allocator, or the giving of a number, tries without; so does a handler on a thread that
-    // has none, since joining is not for handlers.
-    if word.load(Ordering::Relaxed) != STRANGER || Hosted::context() != Context::Task {
+fn enter_anew(here: &Here) -> Option<CpuId> {
+    // Whoever interrupted the change of a number tries without; so does a handler on a thread that has none, since
+    // joining is not for handlers.
+    if here.word.load(Ordering::Relaxed) != STRANGER || Hosted::context() != Context::Task {
         return None;
     }
-    word.store(JOINING, Ordering::Relaxed);
+    here.word.store(CHANGING, Ordering::Relaxed);
     compiler_fence(Ordering::SeqCst);
     let number = join();
-    compiler_fence(Ordering::SeqCst);
-    word.store(number | BUSY, Ordering::Relaxed);
-    compiler_fence(Ordering::SeqCst);
+    here.claim();
+    here.word.store(number, Ordering::Relaxed);
     Some(CpuId::new(number))
 }
 
@@ -143,12 +235,21 @@ struct Leaver {
 }
 
 impl Leaver {
-    /// Gives back what the thread's pools hold, and the number; the thread goes on as `next`.
+    /// Gives back what the thread's pools hold, and the number; the thread goes on as `next`, with empty desks.
+    ///
+    /// A thread that sits on another number, or that ends inside the allocator, keeps it for ever: it will be that CPU
+    /// again, or nobody knows what state its pools are in.
     fn leave(&self, next: impl FnOnce() -> u32) {
-        let Some(number) = self.number.take() else { return };
-        give_back_idle();
-        WORD.with(|word| word.store(next(), Ordering::Relaxed));
-        give(number);
+        let Some(number) = self.number.get() else { return };
+        HERE.with(|here| {
+            if here.is_claimed() || here.word.load(Ordering::Relaxed) != number {
+                return;
+            }
+            give_back_idle();
+            self.number.set(None);
+            here.change(next(), NOTHING);
+            give(number);
+        });
     }
 }
 
@@ -160,6 +261,8 @@ impl Drop for Leaver {
 
 /// Gives the calling thread's number back, if it has one. It gets one again when it needs one.
 pub(crate) fn give_up_number() {
+    // What a handler interrupted may have the number in its registers.
+    assert!(Hosted::context() == Context::Task, "a signal handler cannot become another CPU");
     // A thread that is being torn down has none.
     let _ = LEAVER.try_with(|leaver| leaver.leave(|| STRANGER));
 }
@@ -199,8 +302,8 @@ fn give(number: u32) {
 /// A number that no instance has a pool for, and that no other thread has.
 fn number_without_seat() -> u32 {
     static NEXT: AtomicU32 = AtomicU32::new(SEATS);
-    // It stays below BUSY: a number that came round could be shared only after two thousand million threads.
-    SEATS.max(NEXT.fetch_add(1, Ordering::Relaxed) & (BUSY / 2 - 1))
+    // It stays below CHANGING: a number that came round could be shared only after a thousand million threads.
+    SEATS.max(NEXT.fetch_add(1, Ordering::Relaxed) & (u32::MAX >> 2))
 }
 
 /// Something that keeps idle frames for a CPU.
@@ -247,10 +350,10 @@ impl Hosted {
         struct Done;
         impl Drop for Done {
             fn drop(&mut self) {
-                HANDLERS.with(|count| count.store(count.load(Ordering::Relaxed) - 1, Ordering::Relaxed));
+                HERE.with(|here| here.handlers.store(here.handlers.load(Ordering::Relaxed) - 1, Ordering::Relaxed));
             }
         }
-        HANDLERS.with(|count| count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed));
+        HERE.with(|here| here.handlers.store(here.handlers.load(Ordering::Relaxed) + 1, Ordering::Relaxed));
         let _done = Done;
         work()
     }
@@ -270,26 +373,37 @@ impl Seat {
         take(number).then(|| Self { number, occupied: AtomicBool::new(false) })
     }
 
-    /// Makes the calling thread this CPU until the answer is dropped, or `None` if another thread is. What lay in the
-    /// CPU's pools when the last one got up is there for the next.
+    /// Makes the calling thread this CPU until the answer is dropped, or `None` if a thread is, or if the calling one
+    /// sits elsewhere. What lay in the CPU's pools when the last one got up is there for the next.
+    ///
+    /// The desks are empty at first, so a thread that wants an instance to be fastest calls [`Frames::settle`] when it
+    /// sits. What lay there before comes back afterwards.
     ///
     /// # Panics
-    /// Inside the allocator.
+    /// Inside the allocator, and in a signal handler.
     pub fn sit(&self) -> Option<Sitting<'_>> {
-        let before = WORD.with(|word| word.load(Ordering::Relaxed));
-        assert!(before < BUSY || before == STRANGER, "a thread inside the allocator cannot become another CPU");
-        // Acquire: pairs with the Release in `Sitting::drop`; the pools are seen as the last one left them.
-        if self.occupied.swap(true, Ordering::Acquire) {
-            return None;
-        }
-        WORD.with(|word| word.store(self.number, Ordering::Relaxed));
-        Some(Sitting { seat: self, before, thread: PhantomData })
+        HERE.with(|here| {
+            let before = here.word.load(Ordering::Relaxed);
+            let inside = here.is_claimed() || before == CHANGING || Hosted::context() != Context::Task;
+            assert!(!inside, "a thread inside the allocator cannot become another CPU");
+            // One seat at a time: seats that are left in another order would leave a thread where another one sits.
+            // Acquire: pairs with the Release in `Sitting::drop`; the pools are seen as the last one left them.
+            if here.sitting.load(Ordering::Relaxed) || self.occupied.swap(true, Ordering::Acquire) {
+                return None;
+            }
+            here.sitting.store(true, Ordering::Relaxed);
+            let homes = here.change(self.number, NOTHING);
+            Some(Sitting { seat: self, before, homes, thread: PhantomData })
+        })
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        give(self.number);
+        // Whoever forgot that they sit here does so for ever.
+        if !*self.occupied.get_mut() {
+            give(self.number);
+        }
     }
 }
 
@@ -297,101 +411,28 @@ impl Drop for Seat {
 #[derive(Debug)]
 pub struct Sitting<'a> {
     seat: &'a Seat,
-    /// What the thread was before.
+    /// What the thread was before: its own number, which it keeps meanwhile, or none.
     before: u32,
+    /// What lay on its desks.
+    homes: [Desk; Desk::COUNT],
     /// Not for another thread.
     thread: PhantomData<*mut ()>,
 }
 
 impl Drop for Sitting<'_> {
     fn drop(&mut self) {
-        WORD.with(|word| word.store(self.before, Ordering::Relaxed));
-        // Release: pairs with the Acquire in `Seat::sit`.
-        self.seat.occupied.store(false, Ordering::Release);
+        HERE.with(|here| {
+            // Inside the allocator its pools are at work: nobody else may have them.
+            if here.is_claimed() {
+                return;
+            }
+            here.change(self.before, self.homes);
+            here.sitting.store(false, Ordering::Relaxed);
+            // Release: pairs with the Acquire in `Seat::sit`. What lay on the desks has gone before.
+            self.seat.occupied.store(false, Ordering::Release);
+        });
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_claimed_cpu_is_claimed_once() {
-        let pinned = Hosted::pin().unwrap();
-        assert!(Hosted::pin().is_none());
-        let cpu = pinned.cpu();
-        drop(pinned);
-        assert_eq!(Hosted::pin().map(|pinned| pinned.cpu()), Some(cpu));
-    }
-
-    #[test]
-    fn threads_have_numbers_of_their_own_and_give_them_back() {
-        let number = || Hosted::pin().unwrap().cpu();
-        let here = number();
-        let there = std::thread::spawn(number).join().unwrap();
-        assert_ne!(here, there);
-        // Tests run side by side, so the same number need not come again, but a free one must be had.
-        for _ in 0..2 * SEATS {
-            let seen = std::thread::spawn(number).join().unwrap();
-            assert!(seen.index() < 64, "{seen:?}: numbers are given back");
-        }
-    }
-
-    #[test]
-    fn a_kept_number_is_nobody_elses() {
-        let seat = Seat::keep(CpuId::new(SEATS - 1)).unwrap();
-        assert!(Seat::keep(CpuId::new(SEATS - 1)).is_none());
-        let before = Hosted::pin().unwrap().cpu();
-        let sitting = seat.sit().unwrap();
-        assert!(seat.sit().is_none());
-        assert_eq!(Hosted::pin().unwrap().cpu().index(), SEATS as usize - 1);
-        drop(sitting);
-        assert_eq!(Hosted::pin().unwrap().cpu(), before);
-        drop(seat);
-        assert!(Seat::keep(CpuId::new(SEATS - 1)).is_some());
-    }
-
-    #[test]
-    fn a_thread_that_ends_leaves_nothing_behind() {
-        use pagemill::{AllocFlags, Order};
-        let topology = crate::Topology::parse(&format!("cpus 0-{} 256M", 63)).unwrap();
-        let machine = crate::MachineBuilder::new(topology).without_watermarks().build::<pagemill::Checked>().unwrap();
-        let frames = machine.frames();
-        let pooled = std::thread::spawn(move || {
-            let block = frames.alloc(Order::ZERO, AllocFlags::empty()).unwrap();
-            frames.free(block).unwrap();
-            frames.census().pooled
-        });
-        assert!(pooled.join().unwrap() > 0);
-        assert_eq!(frames.census().free, frames.census().present);
-        frames.validate().unwrap();
-    }
-
-    #[test]
-    fn threads_beyond_the_cpus_of_an_instance_do_without_pools() {
-        use pagemill::{AllocFlags, Order};
-        let topology = crate::Topology::parse("cpus 0 8M").unwrap();
-        let machine = crate::MachineBuilder::new(topology).without_watermarks().build::<pagemill::Checked>().unwrap();
-        let frames = machine.frames();
-        let seat = Seat::keep(CpuId::new(SEATS - 2)).unwrap();
-        let _sitting = seat.sit().unwrap();
-        let block = frames.alloc(Order::ZERO, AllocFlags::empty()).unwrap();
-        assert_eq!(frames.census().pooled, 0);
-        frames.free(block).unwrap();
-        assert_eq!(frames.census().free, 2048);
-    }
-
-    #[test]
-    fn a_handler_says_what_it_is() {
-        assert_eq!(Hosted::context(), Context::Task);
-        let inside = Hosted::in_signal_handler(|| (Hosted::context(), Hosted::in_signal_handler(Hosted::context)));
-        assert_eq!(inside, (Context::Nmi, Context::Nmi));
-        assert_eq!(Hosted::context(), Context::Task);
-        // A handler on a thread that has no number does without.
-        let in_new_thread = std::thread::spawn(|| {
-            let handler = Hosted::in_signal_handler(|| Hosted::pin().is_some());
-            (handler, Hosted::pin().is_some())
-        });
-        assert_eq!(in_new_thread.join().unwrap(), (false, true));
-    }
-}
+mod tests;

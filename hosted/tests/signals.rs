@@ -105,11 +105,15 @@ fn handlers_allocate_and_free_in_the_middle_of_everything() {
     mask(libc::SIG_BLOCK);
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let work = || {
+        let by_number = || {
             mask(libc::SIG_UNBLOCK);
             work(frames, &done);
         };
-        let workers = [scope.spawn(work), scope.spawn(work)];
+        let at_the_desk = move || {
+            assert!(frames.settle());
+            by_number();
+        };
+        let workers = [scope.spawn(by_number), scope.spawn(at_the_desk)];
         storm(20);
         let began = Instant::now();
         while HANDLED.load(Ordering::Relaxed) < SIGNALS && began.elapsed() < LONGEST {
