@@ -155,6 +155,11 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
         self.kind
     }
 
+    /// The node of its zone.
+    pub(crate) fn node(&self) -> NodeId {
+        self.node
+    }
+
     /// Whether a CPU of `node` may keep its frames: they are local, neither scarce nor slow, and not leaving. Advice.
     #[inline]
     pub(crate) fn pools_on(&self, node: u32) -> bool {

@@ -4,8 +4,11 @@
 #![allow(unsafe_code)]
 
 use core::mem::MaybeUninit;
+use core::ptr;
+use core::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::error::SetupError;
+use crate::frame::FrameRange;
 
 /// The bytes that an instance keeps its state in.
 ///
@@ -54,6 +57,48 @@ impl<'m> Metadata<'m> {
     }
 }
 
+/// Where the frames of an instance lie: the one pointer from which every other is made.
+pub(crate) struct Window {
+    base: AtomicPtr<u8>,
+}
+
+impl Window {
+    pub(crate) const fn empty() -> Self {
+        Self { base: AtomicPtr::new(ptr::null_mut()) }
+    }
+
+    /// Opens the window.
+    ///
+    /// # Safety
+    /// `base` is the address of frame 0, and may be used for every byte that the instance will ever lend, which nobody
+    /// else uses.
+    pub(crate) unsafe fn open(&self, base: *mut u8) {
+        self.base.store(base, Ordering::Relaxed);
+    }
+
+    /// The address of frame 0.
+    #[inline(always)]
+    pub(crate) fn base(&self) -> usize {
+        self.base.load(Ordering::Relaxed).addr()
+    }
+
+    /// The pointer to a byte of some frame.
+    #[inline(always)]
+    pub(crate) fn pointer(&self, address: usize) -> *mut u8 {
+        self.base.load(Ordering::Relaxed).with_addr(address)
+    }
+
+    /// Makes metadata of frames, for ever: `frames` is the right to them, and ends here.
+    pub(crate) fn metadata<'m>(&self, frames: FrameRange, frame_bytes: usize) -> Metadata<'m> {
+        let span = frames.into_raw();
+        let start = self.base().wrapping_add(span.start().number() * frame_bytes);
+        let bytes = ptr::slice_from_raw_parts_mut(self.pointer(start).cast(), span.count().get() * frame_bytes);
+        // SAFETY: by the promise of `open` the bytes of these frames are there and nobody else's; the right to them came
+        // by value and goes no further; `MaybeUninit` asks nothing of their content.
+        Metadata::new(unsafe { &mut *bytes })
+    }
+}
+
 /// Words whose value is all zero bits when new.
 ///
 /// # Safety
@@ -72,7 +117,21 @@ macro_rules! zero_is_new {
         }
     )*};
 }
-zero_is_new!(crate::sync::AtomicU16, crate::sync::AtomicU32, crate::sync::AtomicU64);
+zero_is_new!(crate::sync::AtomicU8, crate::sync::AtomicU16, crate::sync::AtomicU32, crate::sync::AtomicU64);
+
+// SAFETY: a null pointer is all zeros, and is what `empty` makes.
+unsafe impl<T> ZeroIsNew for crate::sync::Publish<'_, T> {
+    fn zero() -> Self {
+        Self::empty()
+    }
+}
+
+// SAFETY: a pool of zero bytes is one of empty stacks that hold nothing, of node 0, of nobody's desk: as `new` makes it.
+unsafe impl ZeroIsNew for crate::pool::ObjectPool {
+    fn zero() -> Self {
+        Self::new()
+    }
+}
 
 // loom's atomics are handles that must be made one by one.
 const ZERO_BYTES_ARE_NEW: bool = cfg!(not(loom));

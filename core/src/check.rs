@@ -178,8 +178,8 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
                 if wrong {
                     return Err(Invalid::Word(arena.pfn(next)));
                 }
-                let step = if C::CHECKED && word.kind() == Kind::Lent { word.order().frames() as u32 } else { 1 };
-                if C::CHECKED && word.kind() == Kind::Lent {
+                let step = if C::CHECKED && word.is_out() { word.order().frames() as u32 } else { 1 };
+                if C::CHECKED && word.is_out() {
                     lent += step as usize;
                     if let Some(inside) = state.buddy.first_free_in(next, step) {
                         return Err(Invalid::Word(arena.pfn(inside)));

@@ -23,6 +23,19 @@ pub trait Config: 'static {
     /// A tree with fewer free frames than this is dense: its frames may stay in a pool when freed. Others go back,
     /// so that nearly free huge frames become whole again (measured: 231 of 256 huge frames survive churn, against 0).
     const DENSE_BELOW_FRAMES: u32 = 128;
+    /// The bytes of a slab of small objects, a power of two; the largest classes take two or four times as many. A slab
+    /// starts at a multiple of its size.
+    const SLAB_BYTES: usize = 32 << 10;
+    /// The most objects of one class, in bytes, that a shard of the depot holds.
+    const DEPOT_BYTES: usize = 64 << 10;
+    /// The most objects of one class that a shard of the depot holds.
+    const DEPOT_ROUNDS: usize = 512;
+    /// Freed large blocks that are kept for the next request of their size, in bytes.
+    const LARGE_CACHE_BYTES: usize = 4 << 20;
+    /// Whether the machine may have more than one node. If not, a free of an object need not look which node it is on.
+    const NUMA: bool = true;
+    /// Whether a frame that was never lent reads as zeros, as mappings of an operating system do.
+    const FRESH_FRAMES_ARE_ZERO: bool = false;
 }
 
 /// Every free is checked at the call: the default.

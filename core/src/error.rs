@@ -102,6 +102,56 @@ impl fmt::Display for FreeError {
 
 impl core::error::Error for FreeError {}
 
+/// What was wrong with a free of an object.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BadFreeKind {
+    /// The address is in no object's memory: of another allocator, of the stack, or nothing at all.
+    Foreign,
+    /// An object's memory, but no object starts there.
+    Interior,
+    /// An object of another size class starts there: the layout is not that of the request.
+    WrongClass,
+    /// A large block of another size starts there.
+    WrongSize,
+    /// The object is not lent now: freed before, or never lent.
+    NotLent,
+    /// The bytes beyond what was asked for have been written.
+    Overrun,
+}
+
+/// A free of an object that was refused. Nothing has changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BadFree {
+    /// What was wrong.
+    pub kind: BadFreeKind,
+    /// The address that was to be freed.
+    pub address: usize,
+    /// The bytes of the object that starts there, or in whose memory the address lies; 0 if there is none.
+    pub object_bytes: usize,
+    /// The first address of the slab or the large block; 0 if there is none.
+    pub block: usize,
+}
+
+impl fmt::Display for BadFree {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self.kind {
+            BadFreeKind::Foreign => "is in no object's memory",
+            BadFreeKind::Interior => "is inside an object, not its start",
+            BadFreeKind::WrongClass => "was freed with another layout than it was allocated with",
+            BadFreeKind::WrongSize => "was freed with another size than it was allocated with",
+            BadFreeKind::NotLent => "is not lent: freed twice, or never allocated",
+            BadFreeKind::Overrun => "was written beyond its end",
+        };
+        write!(f, "bad free: {:#x} {what}", self.address)?;
+        if self.block != 0 {
+            write!(f, " ({} bytes, block {:#x})", self.object_bytes, self.block)?;
+        }
+        Ok(())
+    }
+}
+
+impl core::error::Error for BadFree {}
+
 /// Why memory, a CPU or a node could not be added, reserved or taken offline.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SetupError {

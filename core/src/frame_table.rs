@@ -92,6 +92,11 @@ impl FrameWord {
         Self::head(Kind::Lent, order)
     }
 
+    /// The head of a block that a heap uses as `kind`.
+    pub(crate) const fn held(kind: Kind, order: Order) -> Self {
+        Self::head(kind, order)
+    }
+
     /// The head of a block in a CPU's pool.
     pub(crate) const fn pooled(order: Order) -> Self {
         Self::head(Kind::Pooled, order)
@@ -127,7 +132,12 @@ impl FrameWord {
 
     /// Whether this is the head of a block that is outside the tree.
     const fn heads_a_block(self) -> bool {
-        matches!(self.kind(), Kind::Lent | Kind::Pooled | Kind::Returning | Kind::Pending)
+        self.is_out() || matches!(self.kind(), Kind::Pooled | Kind::Returning | Kind::Pending)
+    }
+
+    /// Whether this is the head of a block that somebody uses.
+    pub(crate) const fn is_out(self) -> bool {
+        matches!(self.kind(), Kind::Lent | Kind::Slab | Kind::LargeHead | Kind::LargeTail)
     }
 }
 

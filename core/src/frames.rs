@@ -4,6 +4,8 @@
 //! comes up, and only here is `NoMemory` answered: once, by giving back what lies idle in pools. Hooks are called here
 //! too, after the pin is gone and with no lock held.
 
+mod held;
+
 use crate::arena::{Access, Busy};
 use crate::config::{Checked, Config, Geometry};
 use crate::error::{AllocError, FreeError};

@@ -75,6 +75,7 @@ mod frame;
 mod id;
 mod kind;
 mod order;
+mod size_class;
 
 // Doors: the only ways out.
 mod platform;
@@ -113,6 +114,21 @@ mod frame_pool;
 
 mod frames;
 
+mod slab;
+
+mod cache;
+
+mod depot;
+
+mod pool;
+
+mod heap;
+
+mod large;
+
+// Edge above it: pointers.
+mod global;
+
 // Beside the ladder.
 mod check;
 mod hotplug;
@@ -134,15 +150,17 @@ mod readme {}
 pub use carve::Metadata;
 pub use check::{Census, Invalid};
 pub use config::{Checked, Config, Fast};
-pub use error::{AllocError, FreeError, Place, SetupError};
+pub use error::{AllocError, BadFree, BadFreeKind, FreeError, Place, SetupError};
 pub use flags::AllocFlags;
 pub use frame::{FrameCount, FrameRange, FrameSpan, Pfn, SpanError};
 pub use frames::{Frames, Request};
+pub use heap::{ClassCount, Heap, HeapCensus, HeapInvalid};
 pub use id::{CpuId, NodeId, NodeMask};
 pub use kind::ZoneKind;
 pub use order::{Block, Order};
 pub use platform::{Context, Desk, Pinned, Platform};
 pub use policy::Policy;
 pub use report::{FrameReport, ZoneInfo};
+pub use size_class::SizeClass;
 pub use stats::NumaCounts;
 pub use zone::Watermarks;

@@ -6,15 +6,25 @@
 //! missing fence. Words that only their owner writes are relaxed atomics here, so that statistics may peek; there they
 //! are cells that report any access from elsewhere.
 
+mod chain;
+mod stacks;
+
 use core::marker::PhantomData;
 use core::ptr;
+
+pub(crate) use chain::{Chain, Chained, Link};
+pub(crate) use stacks::{MAX_BATCH, Stacks};
 
 use crate::platform::{Desk, Head, Pinned, Platform};
 
 #[cfg(not(loom))]
-pub(crate) use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+pub(crate) use core::sync::atomic::{
+    AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+};
 #[cfg(loom)]
-pub(crate) use loom::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+pub(crate) use loom::sync::atomic::{
+    AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
+};
 
 /// Constructors are `const`, except under loom, whose atomics register themselves when they are made.
 macro_rules! const_fn {
@@ -143,7 +153,7 @@ impl<P: Platform, T> Lock<P, T> {
 }
 
 #[cfg(loom)]
-pub(crate) use twin::Lock;
+pub(crate) use twin::{Guard, Lock};
 
 #[cfg(loom)]
 mod twin {

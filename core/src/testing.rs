@@ -11,6 +11,7 @@ use crate::carve::Metadata;
 use crate::config::Config;
 use crate::frame::{FrameCount, FrameSpan, Pfn};
 use crate::frames::Frames;
+use crate::heap::Heap;
 use crate::id::{CpuId, NodeId};
 use crate::kind::ZoneKind;
 use crate::platform::{Context, Platform};
@@ -97,4 +98,27 @@ pub(crate) fn add<C: Config>(
 ) {
     let metadata = bytes(Frames::<Sim, C>::memory_metadata_size(memory));
     frames.add_memory(node, kind, memory, reserved, metadata).unwrap();
+}
+
+/// A heap over `count` frames of real memory, whose first is frame 0, on `cpus` CPUs of one node.
+pub(crate) fn heap<C: Config>(count: usize, cpus: usize) -> &'static Heap<'static, Sim, C> {
+    let memory = span(0, count);
+    let frames: &'static Frames<'static, Sim, C> = keep(machine(memory, cpus));
+    let heap: &'static Heap<'static, Sim, C> = keep(Heap::new(frames));
+    let layout = core::alloc::Layout::from_size_align(count * C::FRAME_BYTES, 2 << 20).unwrap();
+    // SAFETY: it has a size.
+    let base = unsafe { std::alloc::alloc(layout) };
+    KEPT.lock().unwrap().push(Kept(core::ptr::slice_from_raw_parts_mut(base.cast(), 1)));
+    let metadata = bytes(Heap::<Sim, C>::metadata_size(memory, cpus, 1));
+    // SAFETY: the memory was made for this instance, and has room for all its frames.
+    unsafe { heap.init(base, memory, cpus, 1, metadata) }.unwrap();
+    heap
+}
+
+/// Keeps a thing as long as the program.
+fn keep<T>(thing: T) -> &'static T {
+    let thing = Box::into_raw(Box::new(thing));
+    KEPT.lock().unwrap().push(Kept(core::ptr::slice_from_raw_parts_mut(thing.cast(), 1)));
+    // SAFETY: just made, never freed.
+    unsafe { &*thing }
 }

@@ -1,0 +1,168 @@
+//! The depot: where batches change hands between CPUs.
+//!
+//! ```text
+//!   CPU 0 ─┐                        ┌─ CPU 1
+//!          ├─► shard 0  shard 1 ◄───┤          each shard has a stack of rounds a class, and a lock for it
+//!   CPU 2 ─┘                        └─ CPU 3
+//! ```
+//!
+//! A batch is copied by value, so one lock and two moves of a cache line pay for 64 objects, and no object is touched.
+//! A CPU uses the shard of its number and looks at the others when that has nothing. What does not fit goes on to the
+//! slabs. (Bonwick and Adams, "Magazines and Vmem", 2001, exchange full magazines; by value was no slower and needs no
+//! magazines to lie about.)
+
+use crate::arena::{Access, Busy};
+use crate::carve::{Carver, Plan};
+use crate::config::Config;
+use crate::platform::{Pinned, Platform};
+use crate::size_class::SizeClass;
+use crate::sync::{AtomicU32, Lock, Ordering, PublishSlice, mutant};
+
+/// The most shards of a node: more would hold more idle memory than they save waiting.
+pub(crate) const MAX_SHARDS: usize = 8;
+
+/// Rounds that a shard holds of a class.
+const fn capacity<C: Config>(class: SizeClass) -> usize {
+    if cfg!(loom) {
+        return 2 * class.batch();
+    }
+    let by_bytes = C::DEPOT_BYTES / class.bytes();
+    let most = if by_bytes < C::DEPOT_ROUNDS { by_bytes } else { C::DEPOT_ROUNDS };
+    // Two batches at least, so that two CPUs can pass one to and fro.
+    if most < 2 * class.batch() { 2 * class.batch() } else { most }
+}
+
+/// Rounds that a shard holds of all classes.
+const fn rounds<C: Config>() -> usize {
+    let (mut index, mut rounds) = (0, 0);
+    while let Some(class) = SizeClass::new(index) {
+        rounds += capacity::<C>(class);
+        index += 1;
+    }
+    rounds
+}
+
+/// The rounds of one class in one shard.
+struct Stack<'m> {
+    rounds: &'m mut [usize],
+    len: usize,
+}
+
+/// One class in one shard.
+struct Bin<'m, P: Platform> {
+    stack: Lock<P, Stack<'m>>,
+    /// What a look without the lock sees.
+    len: AtomicU32,
+}
+
+/// The depot of one node.
+pub(crate) struct Depot<'m, P: Platform> {
+    bins: PublishSlice<'m, Bin<'m, P>>,
+}
+
+impl<'m, P: Platform> Depot<'m, P> {
+    pub(crate) const fn empty() -> Self {
+        Self { bins: PublishSlice::empty() }
+    }
+
+    /// What a node with so many shards needs.
+    pub(crate) const fn plan<C: Config>(plan: Plan, shards: usize) -> Plan {
+        plan.and::<Bin<'static, P>>(shards * SizeClass::COUNT).and::<usize>(shards * rounds::<C>())
+    }
+
+    /// Gives the depot its shards.
+    pub(crate) fn init<C: Config>(&self, shards: usize, carver: &mut Carver<'m>) {
+        let mut rest = carver.slice_mut(shards * rounds::<C>(), |_| 0usize);
+        let bins = carver.slice(shards * SizeClass::COUNT, |index| {
+            let capacity = SizeClass::new(index % SizeClass::COUNT).map_or(0, capacity::<C>);
+            let rounds = rest.split_off_mut(..capacity).unwrap_or_default();
+            Bin { stack: Lock::new(Stack { rounds, len: 0 }), len: AtomicU32::new(0) }
+        });
+        if !bins.is_empty() {
+            self.bins.set(bins);
+        }
+    }
+
+    fn shards(&self) -> usize {
+        self.bins.slice().len() / SizeClass::COUNT
+    }
+
+    fn bin(&self, shard: usize, class: SizeClass) -> Option<&'m Bin<'m, P>> {
+        self.bins.slice().get(shard * SizeClass::COUNT + class.index())
+    }
+
+    /// Takes up to `out.len()` rounds of a class, from the CPU's own shard first; answers how many.
+    pub(crate) fn take(&self, pinned: &Pinned<P>, cpu: usize, class: SizeClass, out: &mut [usize]) -> usize {
+        let shards = self.shards();
+        for step in 0..shards {
+            let Some(bin) = self.bin((cpu + step) % shards, class) else { continue };
+            // Relaxed: a look that saves a lock; who just misses a batch goes to the slabs.
+            if bin.len.load(Ordering::Relaxed) == 0 {
+                continue;
+            }
+            let access = if step == 0 { Access::Wait(pinned) } else { Access::Try };
+            match bin.take(access, out) {
+                Ok(0) | Err(Busy) => {}
+                Ok(taken) => return taken,
+            }
+        }
+        0
+    }
+
+    /// Puts a batch in; answers how many rounds of its beginning found room.
+    pub(crate) fn put(&self, pinned: &Pinned<P>, cpu: usize, class: SizeClass, batch: &[usize]) -> usize {
+        let shards = self.shards();
+        if shards == 0 {
+            return 0;
+        }
+        let Some(bin) = self.bin(cpu % shards, class) else { return 0 };
+        bin.put(pinned, batch)
+    }
+
+    /// Takes up to `out.len()` rounds of a class out of any shard, to give them back.
+    pub(crate) fn drain(&self, access: Access<'_, P>, class: SizeClass, out: &mut [usize]) -> usize {
+        for shard in 0..self.shards() {
+            if let Some(bin) = self.bin(shard, class)
+                && bin.len.load(Ordering::Relaxed) != 0
+                && let Ok(taken @ 1..) = bin.take(access, out)
+            {
+                return taken;
+            }
+        }
+        0
+    }
+
+    /// Rounds of a class in all shards.
+    pub(crate) fn len(&self, class: SizeClass) -> usize {
+        let bins = (0..self.shards()).filter_map(|shard| self.bin(shard, class));
+        bins.map(|bin| bin.len.load(Ordering::Relaxed) as usize).sum()
+    }
+}
+
+impl<P: Platform> Bin<'_, P> {
+    fn take(&self, access: Access<'_, P>, out: &mut [usize]) -> Result<usize, Busy> {
+        let mut stack = match access {
+            Access::Wait(pinned) => self.stack.lock(pinned),
+            Access::Try => self.stack.try_lock().ok_or(Busy)?,
+        };
+        let count = stack.len.min(out.len());
+        let left = stack.len - count;
+        let len = stack.len;
+        out[..count].copy_from_slice(&stack.rounds[left..len]);
+        if !mutant("batch_taken_twice") {
+            stack.len = left;
+        }
+        self.len.store(stack.len as u32, Ordering::Relaxed);
+        Ok(count)
+    }
+
+    fn put(&self, pinned: &Pinned<P>, batch: &[usize]) -> usize {
+        let mut stack = self.stack.lock(pinned);
+        let len = stack.len;
+        let count = batch.len().min(stack.rounds.len() - len);
+        stack.rounds[len..len + count].copy_from_slice(&batch[..count]);
+        stack.len = len + count;
+        self.len.store(stack.len as u32, Ordering::Relaxed);
+        count
+    }
+}

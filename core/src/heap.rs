@@ -1,0 +1,267 @@
+//! The heap front end: small objects from pools, large ones from frames, and who answers `NoMemory`.
+//!
+//! ```text
+//!              ≤ 32 KiB                                              more
+//!   request ──► pool ──► depot ──► cache ──► slab ──► frames ◄── large ◄── request
+//!               this     batches   class,
+//!               CPU      by value  node
+//! ```
+//!
+//! Everything here is addresses: no object is ever touched, and the caller's pointer matters for its address alone. The
+//! pointers are made in `global`.
+//!
+//! **Checks.** At [`Checked`] each slot has a mark, set while it is lent; a free finds the slab by the address, compares
+//! class and start, and takes the mark off. What is not lent at that moment, wherever it lies, has none. At
+//! [`Fast`](crate::Fast) a free looks whether the address is inside the span, and the slab finds the rest out when the
+//! object gets there.
+
+mod census;
+mod give_back;
+mod init;
+mod refill;
+
+use core::alloc::Layout;
+
+use crate::cache::Cache;
+use crate::carve::Window;
+use crate::config::{Checked, Config};
+use crate::depot::Depot;
+use crate::error::{AllocError, BadFree, BadFreeKind};
+use crate::frames::Frames;
+use crate::id::NodeId;
+use crate::platform::{Desk, Pinned, Platform};
+use crate::pool::ObjectPool;
+use crate::size_class::SizeClass;
+use crate::slab::{Slab, SlabStore};
+pub use census::{ClassCount, HeapCensus, HeapInvalid};
+
+use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Lock, Ordering, PerCpu, Publish, PublishSlice, const_fn};
+
+/// The mark of a slot that is lent. All others are not.
+pub(crate) const LENT: u8 = 1;
+
+/// A heap of objects over the frames of one instance.
+///
+/// Made `const`, so that it can be a `static`; it serves as soon as [`init`](Self::init) has given it metadata and
+/// [`Frames`] has memory. `P` is the machine, `C` the level of checking and the geometry of both.
+pub struct Heap<'m, P: Platform, C: Config = Checked> {
+    pub(crate) frames: &'m Frames<'m, P, C>,
+    pub(crate) window: Window,
+    /// Bytes of the span, from the window's base.
+    pub(crate) span_bytes: AtomicUsize,
+    /// The slab of each aligned `SLAB_BYTES` of the span.
+    pub(crate) directory: PublishSlice<'m, Publish<'m, Slab<'m>>>,
+    pub(crate) pools: PerCpu<'m, ObjectPool>,
+    /// Node by node, a cache a class.
+    pub(crate) caches: PublishSlice<'m, Cache<'m, P>>,
+    /// One a node.
+    pub(crate) depots: PublishSlice<'m, Depot<'m, P>>,
+    pub(crate) store: SlabStore<'m, P>,
+    /// Held while the heap is initialised; before every other lock.
+    pub(crate) registry: Lock<P, ()>,
+    /// Counts the requests to drain; a pool that has honoured fewer is asked.
+    pub(crate) drain_requests: AtomicU32,
+    /// Wrong frees that were found only when the object got to its slab.
+    pub(crate) late_faults: AtomicU64,
+    pub(crate) on_fault: Publish<'m, fn(BadFree)>,
+}
+
+impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
+    const_fn! {
+        /// A heap that will take its frames from `frames`.
+        pub const fn new(frames: &'m Frames<'m, P, C>) -> Self {
+            Self {
+                frames,
+                window: Window::empty(),
+                span_bytes: AtomicUsize::new(0),
+                directory: PublishSlice::empty(),
+                pools: PerCpu::empty(),
+                caches: PublishSlice::empty(),
+                depots: PublishSlice::empty(),
+                store: SlabStore::new(),
+                registry: Lock::new(()),
+                drain_requests: AtomicU32::new(0),
+                late_faults: AtomicU64::new(0),
+                on_fault: Publish::empty(),
+            }
+        }
+    }
+
+    /// The frames it stands on.
+    pub fn frames(&self) -> &'m Frames<'m, P, C> {
+        self.frames
+    }
+
+    /// The address of an object for `layout`.
+    #[inline(always)]
+    pub(crate) fn alloc_address(&self, layout: Layout) -> Result<usize, AllocError> {
+        if let Some(class) = SizeClass::of(layout)
+            && let Some(address) = self.take_pooled(class)
+        {
+            return Ok(address);
+        }
+        self.alloc_slow(layout, true)
+    }
+
+    /// As [`alloc_address`](Self::alloc_address), without reclaim.
+    #[inline]
+    pub(crate) fn try_alloc_address(&self, layout: Layout) -> Result<usize, AllocError> {
+        if let Some(class) = SizeClass::of(layout)
+            && let Some(address) = self.take_pooled(class)
+        {
+            return Ok(address);
+        }
+        self.alloc_slow(layout, false)
+    }
+
+    /// Takes back the object for `layout` at `address`.
+    #[inline(always)]
+    pub(crate) fn free_address(&self, address: usize, layout: Layout) -> Result<(), BadFree> {
+        match SizeClass::of(layout) {
+            Some(class) => self.free_small(class, address),
+            None => self.free_other(address, layout),
+        }
+    }
+
+    /// Takes back a small object.
+    #[inline(always)]
+    pub(crate) fn free_small(&self, class: SizeClass, address: usize) -> Result<(), BadFree> {
+        let right = if C::CHECKED { self.unmark(class, address) } else { self.is_inside(address) };
+        if !right {
+            return self.refuse(address, Some(class));
+        }
+        if let Some((pool, mut pinned)) = self.my_pool()
+            && self.is_local(pool, address)
+            && pool.put(&mut pinned, class, address)
+        {
+            return Ok(());
+        }
+        self.free_slow(class, address);
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn take_pooled(&self, class: SizeClass) -> Option<usize> {
+        let (pool, mut pinned) = self.my_pool()?;
+        let address = pool.take(&mut pinned, class)?;
+        drop(pinned);
+        self.mark(class, address);
+        Some(address)
+    }
+
+    /// This CPU's pool and the claim to it.
+    #[inline(always)]
+    fn my_pool(&self) -> Option<(&'m ObjectPool, Pinned<P>)> {
+        if P::HAS_DESKS {
+            return self.pools.at_desk::<{ Desk::OBJECTS }, P>();
+        }
+        let pinned = P::pin()?;
+        Some((self.pools.mine(&pinned)?, pinned))
+    }
+
+    /// Whether an address is inside the span.
+    #[inline(always)]
+    fn is_inside(&self, address: usize) -> bool {
+        address.wrapping_sub(self.window.base()) < self.span_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Whether an object may go to this pool: it is on the pool's node, as a pool holds nothing else.
+    #[inline(always)]
+    fn is_local(&self, pool: &ObjectPool, address: usize) -> bool {
+        !C::NUMA || self.slab_of(address).is_some_and(|slab| slab.node() == pool.node())
+    }
+
+    /// The slab that an address is in.
+    #[inline(always)]
+    pub(crate) fn slab_of(&self, address: usize) -> Option<&'m Slab<'m>> {
+        let offset = address.wrapping_sub(self.window.base());
+        self.directory.slice().get(offset / C::SLAB_BYTES)?.get()
+    }
+
+    /// Marks an object as lent, at levels that check.
+    #[inline(always)]
+    pub(crate) fn mark(&self, class: SizeClass, address: usize) {
+        if !C::CHECKED {
+            return;
+        }
+        let slab = self.slab_of(address);
+        debug_assert!(slab.is_some_and(|slab| slab.is_of(class)), "what a pool holds is some slab's");
+        if let Some(slab) = slab
+            && let Some(mark) = slab.slot_of(class, address).and_then(|slot| slab.mark(slot))
+        {
+            // Relaxed: ordered for the next owner by what hands the object over.
+            mark.store(LENT, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes the mark off a lent object of `class`; `false` if none starts there.
+    ///
+    /// A load and a store, not an exchange: of two frees at the same moment both may pass, and the second is then found
+    /// by the slab. An exchange would cost more than the rest of a free.
+    #[inline(always)]
+    fn unmark(&self, class: SizeClass, address: usize) -> bool {
+        let Some(slab) = self.slab_of(address) else { return false };
+        if !slab.is_of(class) {
+            return false;
+        }
+        let Some(mark) = slab.slot_of(class, address).and_then(|slot| slab.mark(slot)) else { return false };
+        if mark.load(Ordering::Relaxed) != LENT {
+            return false;
+        }
+        mark.store(0, Ordering::Relaxed);
+        true
+    }
+
+    /// The cache of a class on a node.
+    pub(crate) fn cache(&self, node: NodeId, class: SizeClass) -> Option<&'m Cache<'m, P>> {
+        self.caches.slice().get(node.index() * SizeClass::COUNT + class.index())
+    }
+
+    /// The depot of a node.
+    pub(crate) fn depot(&self, node: NodeId) -> Option<&'m Depot<'m, P>> {
+        self.depots.slice().get(node.index())
+    }
+
+    /// Refuses a free, and says why.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn refuse(&self, address: usize, class: Option<SizeClass>) -> Result<(), BadFree> {
+        let fault = self.explain(address, class);
+        self.report(fault);
+        Err(fault)
+    }
+
+    /// Calls the fault hook; nothing is held.
+    pub(crate) fn report(&self, fault: BadFree) {
+        if let Some(hook) = self.on_fault.get() {
+            hook(fault);
+        }
+    }
+
+    /// What is wrong with a free of `address` as an object of `class`, or as a large one.
+    fn explain(&self, address: usize, class: Option<SizeClass>) -> BadFree {
+        let Some(slab) = self.slab_of(address) else { return self.explain_large(address) };
+        let Some(own) = slab.class() else {
+            return BadFree { kind: BadFreeKind::Foreign, address, object_bytes: 0, block: 0 };
+        };
+        let kind = match slab.slot_of(own, address) {
+            None => BadFreeKind::Interior,
+            Some(slot) if slot >= slab.slots() => BadFreeKind::Interior,
+            Some(_) if class != Some(own) && self.is_lent(slab, own, address) => BadFreeKind::WrongClass,
+            Some(_) => BadFreeKind::NotLent,
+        };
+        BadFree { kind, address, object_bytes: own.bytes(), block: slab.start() }
+    }
+
+    /// Whether the object at `address` is lent, as far as marks or bits tell.
+    pub(crate) fn is_lent(&self, slab: &Slab<'_>, class: SizeClass, address: usize) -> bool {
+        let Some(slot) = slab.slot_of(class, address) else { return false };
+        match slab.mark(slot) {
+            Some(mark) => mark.load(Ordering::Relaxed) == LENT,
+            None => !slab.holds(slot),
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -1,0 +1,170 @@
+//! Whether the heap adds up.
+//!
+//! ```text
+//! slots = free in slabs + in pools + in depots + lent
+//! ```
+
+use core::fmt;
+
+use super::{Heap, LENT};
+use crate::config::Config;
+use crate::platform::Platform;
+use crate::size_class::SizeClass;
+use crate::slab::Slab;
+use crate::sync::Ordering;
+
+/// Where the objects of one class are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ClassCount {
+    /// Slabs.
+    pub slabs: usize,
+    /// Slabs with nothing out.
+    pub empty_slabs: usize,
+    /// Slots of all slabs.
+    pub slots: usize,
+    /// Slots that are free in their slabs.
+    pub free: usize,
+    /// Objects in the pools of CPUs.
+    pub pooled: usize,
+    /// Objects in depots.
+    pub depot: usize,
+}
+
+impl ClassCount {
+    /// Objects that users have: what the equation leaves.
+    pub fn lent(&self) -> usize {
+        // Saturating: while objects move, some may be counted twice.
+        self.slots.saturating_sub(self.free + self.pooled + self.depot)
+    }
+}
+
+/// Where all objects are. Exact while nothing moves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HeapCensus {
+    classes: [ClassCount; SizeClass::COUNT],
+    /// Bytes of the descriptors of slabs, used or not.
+    pub descriptor_bytes: usize,
+}
+
+impl HeapCensus {
+    /// The counts of a class.
+    pub fn class(&self, class: SizeClass) -> &ClassCount {
+        &self.classes[class.index()]
+    }
+
+    /// Small objects that users have.
+    pub fn lent(&self) -> usize {
+        self.classes.iter().map(ClassCount::lent).sum()
+    }
+
+    /// Bytes of the slots that users have.
+    pub fn lent_bytes(&self) -> usize {
+        SizeClass::all().map(|class| self.class(class).lent() * class.bytes()).sum()
+    }
+}
+
+/// An invariant of the heap that does not hold: the allocator's own fault, or memory overwritten by somebody.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HeapInvalid {
+    /// A slab's bits, count, marks or place in the lists contradict one another; its address.
+    Slab(usize),
+    /// More objects are in pools and depots than are out, or the marks tell another number of lent ones.
+    Conservation {
+        /// The class.
+        class: SizeClass,
+        /// Lent by the marks.
+        by_marks: usize,
+        /// Lent by what is left.
+        by_census: usize,
+    },
+    /// Wrong frees were found only when the objects reached their slabs: so many.
+    LateFaults(u64),
+    /// A lock is held and this context may not wait for it.
+    WouldBlock,
+}
+
+impl fmt::Display for HeapInvalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Slab(start) => write!(f, "the slab at {start:#x} contradicts itself"),
+            Self::Conservation { class, by_marks, by_census } => {
+                let bytes = class.bytes();
+                write!(f, "{by_marks} objects of {bytes} bytes are lent by their marks, {by_census} by what is left")
+            }
+            Self::LateFaults(count) => write!(f, "{count} wrong frees were found at the slab"),
+            Self::WouldBlock => f.write_str("a lock is held by what this context interrupted"),
+        }
+    }
+}
+
+impl core::error::Error for HeapInvalid {}
+
+impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
+    /// Every slab, once.
+    pub(crate) fn slabs(&self) -> impl Iterator<Item = &'m Slab<'m>> {
+        let base = self.window.base();
+        let entries = self.directory.slice().iter().enumerate();
+        entries.filter_map(move |(unit, entry)| {
+            entry.get().filter(|slab| slab.start() == base.wrapping_add(unit * C::SLAB_BYTES))
+        })
+    }
+
+    /// Counts every object. Looks at every slab; nothing is locked.
+    pub fn census(&self) -> HeapCensus {
+        let mut census =
+            HeapCensus { classes: [ClassCount::default(); SizeClass::COUNT], descriptor_bytes: self.store.bytes() };
+        for slab in self.slabs() {
+            let Some(class) = slab.class() else { continue };
+            let count = &mut census.classes[class.index()];
+            count.slabs += 1;
+            count.empty_slabs += usize::from(slab.used() == 0);
+            count.slots += slab.slots() as usize;
+            count.free += slab.free_bits() as usize;
+        }
+        for class in SizeClass::all() {
+            let count = &mut census.classes[class.index()];
+            count.pooled = self.pools.all().iter().map(|pool| pool.stacks.len(class)).sum();
+            let depots = self.nodes().filter_map(|node| self.depot(node));
+            count.depot = depots.map(|depot| depot.len(class)).sum();
+        }
+        census
+    }
+
+    /// Checks every slab, and the equation over all objects. To be called while nothing moves.
+    ///
+    /// # Errors
+    /// The first invariant that does not hold.
+    pub fn validate(&self) -> Result<HeapCensus, HeapInvalid> {
+        for node in self.nodes() {
+            for class in SizeClass::all() {
+                let Some(cache) = self.cache(node, class) else { continue };
+                let checked = self.with_access(|access| cache.validate(access, class));
+                checked.map_err(|_| HeapInvalid::WouldBlock)?.map_err(HeapInvalid::Slab)?;
+            }
+        }
+        let mut marked = [0; SizeClass::COUNT];
+        for slab in self.slabs() {
+            let class = slab.class().ok_or(HeapInvalid::Slab(slab.start()))?;
+            let lent_and_free = (0..slab.slots()).any(|slot| {
+                slab.holds(slot) && slab.mark(slot).is_some_and(|mark| mark.load(Ordering::Relaxed) == LENT)
+            });
+            if lent_and_free || slab.free_bits() + slab.used() != slab.slots() {
+                return Err(HeapInvalid::Slab(slab.start()));
+            }
+            marked[class.index()] += slab.marked(LENT) as usize;
+        }
+        let census = self.census();
+        for class in SizeClass::all() {
+            let count = census.class(class);
+            let (by_census, by_marks) = (count.lent(), marked[class.index()]);
+            let too_many = count.free + count.pooled + count.depot > count.slots;
+            if too_many || C::CHECKED && by_census != by_marks {
+                return Err(HeapInvalid::Conservation { class, by_marks, by_census });
+            }
+        }
+        match self.late_faults.load(Ordering::Relaxed) {
+            0 => Ok(census),
+            late => Err(HeapInvalid::LateFaults(late)),
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! The slow half of `free`, and how objects, slabs and frames go home.
+
+use super::Heap;
+use crate::config::Config;
+use crate::error::{BadFree, BadFreeKind, FreeError};
+use crate::frame::{FrameCount, FrameRange, FrameSpan, Pfn};
+use crate::id::NodeId;
+use crate::order::{Block, Order};
+use crate::platform::{Pinned, Platform};
+use crate::pool::ObjectPool;
+use crate::size_class::SizeClass;
+use crate::slab::{Shape, Slab, bit_of};
+use crate::sync::{MAX_BATCH, Ordering};
+
+/// Empty slabs that a cache keeps: the next request needs no frames then.
+const KEEP_EMPTY: usize = 1;
+
+impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
+    /// Takes back a small object that the pool had no room for, or that is not for it.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn free_slow(&self, class: SizeClass, address: usize) {
+        let Some(node) = self.slab_of(address).map(Slab::node) else { return self.late_fault(address) };
+        if !self.keep(class, address, node) {
+            self.put_back(class, &[address]);
+        }
+        self.release_empty(class, node, KEEP_EMPTY);
+    }
+
+    /// Keeps an object in this CPU's pool, making room if need be; `false` if it is not for this pool.
+    fn keep(&self, class: SizeClass, address: usize, node: NodeId) -> bool {
+        let Some(mut pinned) = P::pin() else { return false };
+        let Some(pool) = self.pools.mine(&pinned) else { return false };
+        self.honour(&mut pinned, pool);
+        if pool.node() != node {
+            return false;
+        }
+        if pool.put(&mut pinned, class, address) {
+            return true;
+        }
+        let count = pool.spill_count(&mut pinned, class);
+        self.spill(&mut pinned, pool, class, count);
+        pool.shrink(&mut pinned, class);
+        pool.put(&mut pinned, class, address)
+    }
+
+    /// Gives the `count` oldest rounds of a stack to the depot, and what it has no room for to the slabs.
+    fn spill(&self, pinned: &mut Pinned<P>, pool: &ObjectPool, class: SizeClass, count: usize) {
+        let mut left = count;
+        while left > 0 {
+            let mut rounds = [0; MAX_BATCH];
+            let taken = pool.stacks.take_oldest(class, left.min(MAX_BATCH), &mut rounds);
+            if taken == 0 {
+                return;
+            }
+            left -= taken;
+            let batch = &rounds[..taken];
+            let depot = self.depot(pool.node());
+            let kept = depot.map_or(0, |depot| depot.put(pinned, pinned.cpu().index(), class, batch));
+            self.put_back(class, &batch[kept..]);
+        }
+    }
+
+    /// Gives everything that a pool holds to the slabs.
+    pub(super) fn empty_pool(&self, pinned: &mut Pinned<P>, pool: &ObjectPool) {
+        let _ = &pinned;
+        for class in SizeClass::all() {
+            let mut rounds = [0; MAX_BATCH];
+            loop {
+                let taken = pool.stacks.take_oldest(class, MAX_BATCH, &mut rounds);
+                if taken == 0 {
+                    break;
+                }
+                self.put_back(class, &rounds[..taken]);
+            }
+            pool.stacks.set_limit(class, 0);
+        }
+    }
+
+    /// Gives objects back to their slabs, with no lock: neighbours that follow one another go as one.
+    pub(super) fn put_back(&self, class: SizeClass, objects: &[usize]) {
+        let mut run: Option<Run<'m>> = None;
+        for &address in objects {
+            let found = self.slab_of(address).filter(|slab| slab.is_of(class));
+            let slot = found
+                .and_then(|slab| slab.slot_of(class, address))
+                .filter(|&slot| found.is_some_and(|slab| slot < slab.slots()));
+            let (Some(slab), Some(slot)) = (found, slot) else {
+                self.late_fault(address);
+                continue;
+            };
+            let (word, bit) = bit_of(slot);
+            match &mut run {
+                Some(run) if core::ptr::eq(run.slab, slab) => {
+                    if run.word != word || run.mask & bit != 0 {
+                        self.put_word(run);
+                        run.word = word;
+                        run.mask = 0;
+                    }
+                    run.mask |= bit;
+                }
+                _ => {
+                    if let Some(run) = run.take() {
+                        self.end(class, run);
+                    }
+                    run = Some(Run { slab, word, mask: bit, count: 0 });
+                }
+            }
+        }
+        if let Some(run) = run {
+            self.end(class, run);
+        }
+    }
+
+    /// Sets the bits of a run's word.
+    fn put_word(&self, run: &mut Run<'m>) {
+        let mask = run.mask;
+        let fresh = match run.slab.put(run.word, mask) {
+            Ok(()) => mask,
+            Err(twice) => {
+                let slot = run.word * u64::BITS + twice.0.trailing_zeros();
+                let size = run.slab.class().map_or(0, SizeClass::bytes);
+                self.late_fault(run.slab.start() + slot as usize * size);
+                mask & !twice.0
+            }
+        };
+        run.count += fresh.count_ones();
+    }
+
+    /// Ends a run: the slab learns how many came.
+    fn end(&self, class: SizeClass, mut run: Run<'m>) {
+        self.put_word(&mut run);
+        if run.count == 0 {
+            return;
+        }
+        if let Some(cache) = self.cache(run.slab.node(), class) {
+            cache.retire(run.slab, run.count);
+        }
+    }
+
+    /// Notes and reports a wrong free that got as far as its slab.
+    #[cold]
+    fn late_fault(&self, address: usize) {
+        self.late_faults.fetch_add(1, Ordering::Relaxed);
+        let slab = self.slab_of(address);
+        let object_bytes = slab.and_then(Slab::class).map_or(0, SizeClass::bytes);
+        let block = slab.map_or(0, Slab::start);
+        self.report(BadFree { kind: BadFreeKind::NotLent, address, object_bytes, block });
+    }
+
+    /// Gives the frames of empty slabs back, all but `keep` of them. Nothing is held.
+    pub(super) fn release_empty(&self, class: SizeClass, node: NodeId, keep: usize) {
+        let Some(cache) = self.cache(node, class) else { return };
+        if keep > 0 && !cache.has_queued() {
+            return;
+        }
+        while let Ok(Some(slab)) = self.with_access(|access| cache.release(access, keep)) {
+            self.dissolve(slab, class);
+        }
+    }
+
+    /// Gives the frames of a slab back that no cache has any more.
+    pub(super) fn dissolve(&self, slab: &'m Slab<'m>, class: SizeClass) {
+        let shape = Shape::of::<C>(class);
+        let start = slab.start();
+        for unit in 0..shape.bytes / C::SLAB_BYTES {
+            self.enter(start + unit * C::SLAB_BYTES, None);
+        }
+        let head = Pfn::new(start.wrapping_sub(self.window.base()) / C::FRAME_BYTES);
+        let count = FrameCount::new(shape.bytes / C::FRAME_BYTES);
+        if let Ok(span) = FrameSpan::new(head, count) {
+            self.frames.unhold(span);
+            let freed = self.free_frames(span);
+            debug_assert_eq!(freed, Ok(()));
+        }
+        self.give_descriptor(shape.slots, slab);
+    }
+
+    /// Gives frames back that are lent to this heap and marked as held no more.
+    pub(crate) fn free_frames(&self, span: FrameSpan) -> Result<(), FreeError> {
+        let head = span.start();
+        let order = Order::new(span.count().get().ilog2()).filter(|order| order.count() == span.count());
+        match order {
+            Some(order) if head.number().is_multiple_of(order.frames()) => self.frames.free(Block::new(head, order)),
+            _ => self.frames.free_range(FrameRange::from_raw(span)),
+        }
+    }
+
+    /// Gives back what lies idle: this CPU's objects, the depots', the frames of every empty slab and of the large
+    /// blocks that are kept; then the frames' own pools. What other CPUs hold comes when they next run a slow path or
+    /// [`poll`](Self::poll). Nobody waits for them.
+    pub fn drain(&self) {
+        // Release: pairs with the Acquire of `honour`.
+        self.drain_requests.fetch_add(1, Ordering::Release);
+        P::kick();
+        self.poll();
+        self.trim();
+        self.frames.drain();
+    }
+
+    /// Honours what other CPUs have asked this one for. For its idle loop and its interrupt for that purpose; cheap when
+    /// nothing was asked.
+    pub fn poll(&self) {
+        let Some(mut pinned) = P::pin() else { return };
+        if let Some(pool) = self.pools.mine(&pinned) {
+            self.honour(&mut pinned, pool);
+        }
+    }
+
+    /// Gives back what this CPU's pool holds, and asks no other CPU: for one that goes to sleep for long, for a thread
+    /// that ends.
+    pub fn drain_cpu(&self) {
+        let Some(mut pinned) = P::pin() else { return };
+        if let Some(pool) = self.pools.mine(&pinned) {
+            self.empty_pool(&mut pinned, pool);
+        }
+        drop(pinned);
+        for class in SizeClass::all() {
+            for node in self.nodes() {
+                self.release_empty(class, node, KEEP_EMPTY);
+            }
+        }
+    }
+
+    /// Gives the objects in depots to their slabs, and the frames of all empty slabs and kept large blocks back.
+    pub fn trim(&self) {
+        for node in self.nodes() {
+            for class in SizeClass::all() {
+                self.empty_depot(node, class);
+                self.release_empty(class, node, 0);
+            }
+        }
+        self.trim_large();
+    }
+
+    fn empty_depot(&self, node: NodeId, class: SizeClass) {
+        let Some(depot) = self.depot(node) else { return };
+        let mut rounds = [0; MAX_BATCH];
+        loop {
+            let taken = self.with_access(|access| Ok(depot.drain(access, class, &mut rounds)));
+            match taken {
+                Ok(taken @ 1..) => self.put_back(class, &rounds[..taken]),
+                _ => return,
+            }
+        }
+    }
+
+    /// The nodes that the heap was made for.
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = NodeId> + use<P, C> {
+        (0..self.depots.slice().len() as u32).filter_map(NodeId::new)
+    }
+
+    /// What a front end does before it says that memory has ended.
+    pub(super) fn reclaim(&self, _layout: core::alloc::Layout) {
+        self.drain_cpu();
+        self.drain();
+    }
+}
+
+/// Objects of one word of one slab, on their way home.
+struct Run<'m> {
+    slab: &'m Slab<'m>,
+    word: u32,
+    mask: u64,
+    /// Objects of words before this one.
+    count: u32,
+}

@@ -1,0 +1,107 @@
+//! Giving a heap its metadata.
+
+use super::Heap;
+use crate::cache::Cache;
+use crate::carve::{Carver, Metadata, Plan};
+use crate::config::Config;
+use crate::depot::{Depot, MAX_SHARDS};
+use crate::error::{BadFree, SetupError};
+use crate::frame::FrameSpan;
+use crate::id::{CpuId, NodeId};
+use crate::platform::{Desk, Platform};
+use crate::pool::ObjectPool;
+use crate::size_class::SizeClass;
+use crate::slab::Slab;
+use crate::sync::{Ordering, Publish};
+
+impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
+    /// The bytes of metadata that [`init`](Self::init) needs for `cpus` CPUs and `nodes` nodes, for objects in the frames
+    /// from 0 to the end of `span`: the CPUs' pools (18 KiB each), the depots, and a word for each 32 KiB.
+    ///
+    /// What describes slabs comes out of the frames themselves as slabs are made.
+    pub const fn metadata_size(span: FrameSpan, cpus: usize, nodes: usize) -> usize {
+        let plan = Plan::new()
+            .and::<Publish<'static, Slab<'static>>>(Self::directory_len(span))
+            .and::<ObjectPool>(cpus)
+            .and::<Cache<'static, P>>(nodes.saturating_mul(SizeClass::COUNT))
+            .and::<Depot<'static, P>>(nodes);
+        let mut plan = plan;
+        let mut node = 0;
+        while node < nodes {
+            plan = Depot::<'static, P>::plan::<C>(plan, Self::shards(cpus));
+            node += 1;
+        }
+        plan.bytes()
+    }
+
+    const fn directory_len(span: FrameSpan) -> usize {
+        span.end().number().saturating_mul(C::FRAME_BYTES).div_ceil(C::SLAB_BYTES)
+    }
+
+    /// Shards of each node's depot.
+    const fn shards(cpus: usize) -> usize {
+        if cpus < MAX_SHARDS { cpus } else { MAX_SHARDS }
+    }
+
+    /// Makes this the heap of a machine with `cpus` CPUs and `nodes` nodes, as its [`Frames`](crate::Frames) was told.
+    pub(crate) fn init_state(
+        &self,
+        span: FrameSpan,
+        cpus: usize,
+        nodes: usize,
+        metadata: Metadata<'m>,
+        open: impl FnOnce(),
+    ) -> Result<(), SetupError> {
+        let Some(pinned) = P::pin() else { return Err(SetupError::WouldBlock) };
+        let _held = self.registry.lock(&pinned);
+        if !self.caches.slice().is_empty() {
+            return Err(SetupError::State);
+        }
+        if nodes == 0 || nodes > NodeId::LIMIT {
+            return Err(SetupError::TooManyNodes(NodeId::new(nodes as u32).unwrap_or_default()));
+        }
+        let mut carver = Carver::new(metadata, Self::metadata_size(span, cpus, nodes))?;
+        let directory = carver.zeros(Self::directory_len(span));
+        let pools = carver.zeros::<ObjectPool>(cpus);
+        let depots = carver.slice(nodes, |_| Depot::empty());
+        for depot in depots {
+            depot.init::<C>(Self::shards(cpus), &mut carver);
+        }
+        let caches = carver.slice(nodes * SizeClass::COUNT, |_| Cache::new());
+        open();
+        self.directory.set(directory);
+        self.span_bytes.store(span.end().number().saturating_mul(C::FRAME_BYTES), Ordering::Relaxed);
+        if !pools.is_empty() {
+            self.pools.set(pools);
+        }
+        self.depots.set(depots);
+        // Last, with Release: who finds the caches finds all.
+        self.caches.set(caches);
+        Ok(())
+    }
+
+    /// Says which node a CPU is on; at first it is node 0.
+    ///
+    /// # Errors
+    /// [`SetupError::TooManyCpus`], [`SetupError::NoSuchNode`].
+    pub fn set_cpu_node(&self, cpu: CpuId, node: NodeId) -> Result<(), SetupError> {
+        let pool = self.pools.all().get(cpu.index()).ok_or(SetupError::TooManyCpus(cpu))?;
+        self.depot(node).ok_or(SetupError::NoSuchNode(node))?;
+        pool.set_node(node);
+        Ok(())
+    }
+
+    /// Calls `hook` with every refused free, before the error is returned. It may return: the free is ignored then.
+    pub fn set_fault_hook(&self, hook: &'m fn(BadFree)) {
+        self.on_fault.set(Some(hook));
+    }
+}
+
+impl<P: Platform, C: Config> Heap<'static, P, C> {
+    /// Lays the calling CPU's object pool on its desk, where the [`Platform`] has desks: from now on the fast path needs no
+    /// look at the CPU's number. To be called once on each CPU, for the heap that is to be fastest there; others work as
+    /// before. `false` if the heap has no pool for this CPU, or this context has interrupted the allocator.
+    pub fn settle(&'static self) -> bool {
+        P::pin().is_some_and(|pinned| self.pools.settle::<{ Desk::OBJECTS }, P>(&pinned))
+    }
+}

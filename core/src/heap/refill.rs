@@ -1,0 +1,268 @@
+//! The slow half of `alloc`: refill this CPU's pool, make a slab, and do without a pool where there is none.
+
+use core::alloc::Layout;
+
+use super::Heap;
+use crate::arena::{Access, Busy};
+use crate::config::Config;
+use crate::error::AllocError;
+use crate::flags::AllocFlags;
+use crate::frame::{FrameCount, FrameRange, FrameSpan};
+use crate::frames::Request;
+use crate::id::NodeId;
+use crate::order::Order;
+use crate::platform::{Context, Pinned, Platform};
+use crate::policy::Policy;
+use crate::pool::ObjectPool;
+use crate::size_class::SizeClass;
+use crate::slab::{Shape, Slab, SlabStore};
+use crate::sync::{MAX_BATCH, Ordering};
+
+/// How often an interrupt handler tries a lock that another CPU may hold. Whoever holds it masks interrupts meanwhile in
+/// a kernel that allocates in handlers, so it is another CPU and soon done; if not, there is an end to it.
+const TRIES: usize = 1 << 12;
+
+/// What a look for an object came to.
+enum Found {
+    Object(usize),
+    /// There is no free slot on this node.
+    NoSlot(NodeId),
+    WouldBlock,
+}
+
+impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
+    #[cold]
+    #[inline(never)]
+    pub(super) fn alloc_slow(&self, layout: Layout, reclaim: bool) -> Result<usize, AllocError> {
+        if self.caches.slice().is_empty() {
+            return Err(AllocError::NotReady);
+        }
+        let first = self.alloc_once(layout);
+        if first != Err(AllocError::NoMemory) || !reclaim || P::context() != Context::Task {
+            return first;
+        }
+        self.reclaim(layout);
+        self.alloc_once(layout)
+    }
+
+    fn alloc_once(&self, layout: Layout) -> Result<usize, AllocError> {
+        match SizeClass::of(layout) {
+            Some(class) => self.alloc_small(class),
+            // No bytes at all are served as the least that their alignment allows.
+            None if layout.size() == 0 => match Layout::from_size_align(1, layout.align()) {
+                Ok(least) => self.alloc_once(least),
+                Err(_) => Err(AllocError::Impossible),
+            },
+            None => self.alloc_large(layout),
+        }
+    }
+
+    fn alloc_small(&self, class: SizeClass) -> Result<usize, AllocError> {
+        // Other CPUs may take a new slab's slots before this one does, but not for ever.
+        for _ in 0..8 {
+            let node = match self.find(class) {
+                Found::NoSlot(node) => node,
+                found => return self.found(class, found),
+            };
+            match self.grow(class, node) {
+                Ok(on) if on == node => {}
+                // Another node's slab serves the request, but does not come into the pool.
+                Ok(on) => return self.found(class, self.find_on(on, class)),
+                Err(AllocError::NoMemory) => return self.found(class, self.find_anywhere(class)),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(AllocError::NoMemory)
+    }
+
+    fn found(&self, class: SizeClass, found: Found) -> Result<usize, AllocError> {
+        match found {
+            Found::Object(address) => {
+                self.mark(class, address);
+                Ok(address)
+            }
+            Found::NoSlot(_) => Err(AllocError::NoMemory),
+            Found::WouldBlock => Err(AllocError::WouldBlock),
+        }
+    }
+
+    /// An object from this CPU's pool, which is refilled; without a pool, from the slabs.
+    fn find(&self, class: SizeClass) -> Found {
+        let Some(mut pinned) = P::pin() else { return self.find_on(NodeId::ZERO, class) };
+        let Some(pool) = self.pools.mine(&pinned) else {
+            drop(pinned);
+            return self.find_on(NodeId::ZERO, class);
+        };
+        self.honour(&mut pinned, pool);
+        // Since the stack was found empty an interrupt may have filled it; or it is not on this CPU's desk.
+        if let Some(address) = pool.take(&mut pinned, class) {
+            return Found::Object(address);
+        }
+        match self.refill(&mut pinned, pool, class) {
+            Some(address) => Found::Object(address),
+            None => Found::NoSlot(pool.node()),
+        }
+    }
+
+    /// An object from the slabs of one node.
+    fn find_on(&self, node: NodeId, class: SizeClass) -> Found {
+        let Some(cache) = self.cache(node, class) else { return Found::NoSlot(node) };
+        let mut found = None;
+        match self.with_access(|access| cache.take(access, 1, |address| found = Some(address))) {
+            Err(Busy) => Found::WouldBlock,
+            Ok(_) => found.map_or(Found::NoSlot(node), Found::Object),
+        }
+    }
+
+    /// An object from the slabs of any node.
+    fn find_anywhere(&self, class: SizeClass) -> Found {
+        let mut last = Found::NoSlot(NodeId::ZERO);
+        for node in (0..self.depots.slice().len() as u32).filter_map(NodeId::new) {
+            match self.find_on(node, class) {
+                Found::NoSlot(_) => {}
+                found @ Found::Object(_) => return found,
+                Found::WouldBlock => last = Found::WouldBlock,
+            }
+        }
+        last
+    }
+
+    /// Brings rounds into the pool, and answers one of them.
+    fn refill(&self, pinned: &mut Pinned<P>, pool: &ObjectPool, class: SizeClass) -> Option<usize> {
+        let count = pool.refill_count(pinned, class).min(MAX_BATCH);
+        let node = pool.node();
+        let mut rounds = [0; MAX_BATCH];
+        let batch = &mut rounds[..count];
+        let mut taken = self.depot(node)?.take(pinned, pinned.cpu().index(), class, batch);
+        if taken == 0 {
+            // From the back, so that the lowest address is lent first.
+            let mut place = count;
+            let slots = self.cache(node, class)?.take(Access::Wait(pinned), count, |address| {
+                place -= 1;
+                batch[place] = address;
+            });
+            taken = slots.unwrap_or(0);
+            batch.copy_within(place.., 0);
+        }
+        let (&last, rest) = batch[..taken].split_last()?;
+        let kept = pool.stacks.extend(class, rest);
+        debug_assert_eq!(kept, rest.len(), "the stack was empty, and has room for two batches");
+        Some(last)
+    }
+
+    /// Adds a slab of `class`, on `node` if that has frames; answers on which. Nothing is held.
+    fn grow(&self, class: SizeClass, node: NodeId) -> Result<NodeId, AllocError> {
+        let shape = Shape::of::<C>(class);
+        let slab = self.descriptor(shape.slots)?;
+        let block = match self.frames_for(node, FrameCount::new(shape.bytes / C::FRAME_BYTES), shape.bytes) {
+            Ok(block) => block,
+            Err(error) => {
+                self.give_descriptor(shape.slots, slab);
+                return Err(error);
+            }
+        };
+        let span = block.into_raw();
+        self.frames.hold_slab(span);
+        let on = self.frames.node_of(span.start()).unwrap_or_default();
+        let start = self.address_of(span);
+        slab.describe(start, class, on, shape.slots);
+        for unit in 0..shape.bytes / C::SLAB_BYTES {
+            self.enter(start + unit * C::SLAB_BYTES, Some(slab));
+        }
+        let added = self.with_access(|access| self.cache(on, class).ok_or(Busy)?.add(access, slab));
+        if added.is_err() {
+            self.dissolve(slab, class);
+            return Err(AllocError::WouldBlock);
+        }
+        Ok(on)
+    }
+
+    /// Runs `work` with the right to wait for locks if this context has it, else trying for as long as it may.
+    pub(super) fn with_access<R>(&self, mut work: impl FnMut(Access<'_, P>) -> Result<R, Busy>) -> Result<R, Busy> {
+        if let Some(pinned) = P::pin() {
+            return work(Access::Wait(&pinned));
+        }
+        let tries = if P::context() == Context::Nmi { 1 } else { TRIES };
+        (0..tries).find_map(|_| work(Access::Try).ok()).ok_or(Busy)
+    }
+
+    /// Says which slab an aligned stretch of the span belongs to.
+    pub(super) fn enter(&self, address: usize, slab: Option<&'m Slab<'m>>) {
+        let offset = address.wrapping_sub(self.window.base());
+        if let Some(place) = self.directory.slice().get(offset / C::SLAB_BYTES) {
+            place.set(slab);
+        }
+    }
+
+    /// The address of a span's first byte.
+    pub(crate) fn address_of(&self, span: FrameSpan) -> usize {
+        self.window.base().wrapping_add(span.start().number() * C::FRAME_BYTES)
+    }
+
+    /// Frames at a multiple of `align_bytes`, on `node` if that has them.
+    pub(crate) fn frames_for(
+        &self,
+        node: NodeId,
+        count: FrameCount,
+        align_bytes: usize,
+    ) -> Result<FrameRange, AllocError> {
+        let atomic = P::context() != Context::Task;
+        let flags = if atomic { AllocFlags::ATOMIC } else { AllocFlags::empty() };
+        if let Some(order) = Order::new(count.get().ilog2()).filter(|order| order.count() == count)
+            && align_bytes <= count.get() * C::FRAME_BYTES
+            && (!C::NUMA || self.is_here(node))
+        {
+            let (head, order) = self.frames.alloc(order, flags)?.into_raw();
+            let span = FrameSpan::new(head, order.count()).map_err(|_| AllocError::Impossible)?;
+            return Ok(FrameRange::from_raw(span));
+        }
+        let policy = if C::NUMA { Policy::Preferred(node) } else { Policy::Local };
+        let align = (align_bytes / C::FRAME_BYTES).max(1);
+        self.frames.alloc_range(&Request::frames(count).aligned(align).flags(flags).policy(policy))
+    }
+
+    /// Whether the caller's CPU is on `node`.
+    fn is_here(&self, node: NodeId) -> bool {
+        P::pin().is_some_and(|pinned| self.pools.mine(&pinned).is_some_and(|pool| pool.node() == node))
+    }
+
+    /// A descriptor for a slab of so many slots; more are made if there are none.
+    fn descriptor(&self, slots: u32) -> Result<&'m Slab<'m>, AllocError> {
+        for _ in 0..8 {
+            match self.with_access(|access| self.store.take(access, slots)) {
+                Ok(Some(slab)) => return Ok(slab),
+                Ok(None) => {}
+                Err(Busy) => return Err(AllocError::WouldBlock),
+            }
+            let bytes = SlabStore::<P>::chunk_bytes(slots, C::CHECKED, C::FRAME_BYTES);
+            let frames = self.frames_for(NodeId::ZERO, FrameCount::new(bytes / C::FRAME_BYTES), bytes)?;
+            let mut frames = Some(frames);
+            let added = self.with_access(|access| {
+                let chunk = || frames.take().map(|frames| self.window.metadata(frames, C::FRAME_BYTES));
+                self.store.add(access, slots, C::CHECKED, chunk)
+            });
+            if added.is_err() {
+                let freed = frames.map_or(Ok(()), |frames| self.frames.free_range(frames));
+                debug_assert_eq!(freed, Ok(()));
+                return Err(AllocError::WouldBlock);
+            }
+        }
+        Err(AllocError::NoMemory)
+    }
+
+    pub(super) fn give_descriptor(&self, slots: u32, slab: &'m Slab<'m>) {
+        // Who may not wait for the lock leaves it: a descriptor that is lost once in a long while is 100 bytes.
+        let _ = self.with_access(|access| self.store.give(access, slots, slab));
+    }
+
+    /// Drains this CPU's pool if somebody has asked since the last time.
+    pub(super) fn honour(&self, pinned: &mut Pinned<P>, pool: &ObjectPool) {
+        if !pool.is_asked(&self.drain_requests) {
+            return;
+        }
+        // Acquire: pairs with the Release of the request.
+        let epoch = self.drain_requests.load(Ordering::Acquire);
+        self.empty_pool(pinned, pool);
+        pool.set_drained(pinned, epoch);
+    }
+}

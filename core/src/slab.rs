@@ -1,0 +1,335 @@
+//! Slabs: blocks of frames cut into slots of one size, and what is known of each slot beside them.
+//!
+//! ```text
+//!   the slab, lent out              its descriptor, elsewhere
+//!  ┌──────┬──────┬──────┬───┐      ┌────────────────────────────────┐
+//!  │ slot │ slot │ slot │ … │      │ start, class, node             │
+//!  └──────┴──────┴──────┴───┘      │ state   used │ QUEUED          │  one word: who frees last knows it
+//!                                  │ bits    1 a slot: free in here │  remote frees set them
+//!                                  │ marks   1 byte a slot: lent    │  levels that check every free
+//!                                  └────────────────────────────────┘
+//! ```
+//!
+//! A slot is *out* from when a cache takes it for some pool until it comes back to its bit; `used` counts these. Any CPU
+//! gives slots back without a lock: it sets their bits, then takes them off `used`. By that second step it learns whether
+//! the slab has just ceased to be full, or has become empty. If so it marks the slab as queued in the same exchange and
+//! puts it into its cache's queue; if not, that exchange is its last access. A cache takes slots and makes decisions under
+//! its lock, and releases a slab only when nothing is used and nobody has it queued: then nobody has it at all.
+//!
+//! Descriptors are never given back. One may serve another slab later, so a late look through a stale address finds a
+//! descriptor, though perhaps of something else; what it was found by is compared again.
+
+mod store;
+
+pub(crate) use store::SlabStore;
+#[cfg(all(test, not(loom)))]
+pub(crate) use store::descriptor_bytes;
+
+use crate::config::Config;
+use crate::id::NodeId;
+use crate::size_class::SizeClass;
+use crate::sync::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Chained, Link, Ordering, Publish, const_fn, mutant};
+
+/// Slots of a bitmap word.
+const WORD_SLOTS: u32 = 64;
+
+/// What slabs of a class look like.
+#[derive(Clone, Copy)]
+pub(crate) struct Shape {
+    /// Bytes of the slab, a power of two: also what its start is a multiple of.
+    pub(crate) bytes: usize,
+    /// Slots in it.
+    pub(crate) slots: u32,
+}
+
+impl Shape {
+    /// The shape of a class: a slab or twice or four times that, until two objects fit and an eighth at most is left.
+    pub(crate) const fn of<C: Config>(class: SizeClass) -> Self {
+        const { assert!(C::SLAB_BYTES.is_power_of_two() && C::SLAB_BYTES <= 64 << 10 && C::SLAB_BYTES >= C::FRAME_BYTES) };
+        let size = class.bytes();
+        let mut bytes = C::SLAB_BYTES;
+        while bytes < 2 * size || bytes % size > bytes / 8 {
+            bytes *= 2;
+        }
+        Self { bytes, slots: (bytes / size) as u32 }
+    }
+}
+
+/// `2^32 / bytes`, rounded up, of each class: a multiplication finds the slot of an offset, and what is left over tells
+/// whether the offset is a slot's start (Lemire, Kaser and Kurz, "Faster remainder by direct computation", 2019).
+const RECIPROCAL: [u32; SizeClass::COUNT] = {
+    let mut reciprocal = [0; SizeClass::COUNT];
+    let mut index = 0;
+    while index < SizeClass::COUNT {
+        let Some(class) = SizeClass::new(index) else { panic!("an index below the count") };
+        reciprocal[index] = (1u64 << 32).div_ceil(class.bytes() as u64) as u32;
+        index += 1;
+    }
+    reciprocal
+};
+
+/// The slot at `offset` bytes of a slab, if one starts there.
+#[inline(always)]
+pub(crate) fn slot_at(class: SizeClass, offset: usize) -> Option<u32> {
+    let reciprocal = RECIPROCAL[class.index()];
+    // Wrapping: only the offset of a stale look is that large, and is then compared with nothing.
+    let product = (offset as u64).wrapping_mul(u64::from(reciprocal));
+    ((product as u32) < reciprocal).then_some((product >> 32) as u32)
+}
+
+/// Bit of [`Slab::state`]: the slab is in its cache's queue, or on the way there.
+const QUEUED: u32 = 1 << 31;
+
+/// Where a slab is listed by its cache. Changed under the cache's lock.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub(crate) enum Listed {
+    /// Nowhere: all its slots are out, or it is no slab now.
+    Nowhere,
+    /// Among those with slots to take.
+    Partial,
+    /// Among those with nothing out.
+    Empty,
+}
+
+/// The descriptor of a slab.
+pub(crate) struct Slab<'m> {
+    /// The first slot's address.
+    start: AtomicUsize,
+    /// Class in the low byte, node in the next: one word, so that a stale look reads both of one slab.
+    kind: AtomicU32,
+    /// Slots that are out, and [`QUEUED`].
+    state: AtomicU32,
+    listed: AtomicU32,
+    slots: AtomicU32,
+    link: Link<'m, Self>,
+    pub(crate) next: Publish<'m, Self>,
+    pub(crate) previous: Publish<'m, Self>,
+    bits: &'m [AtomicU64],
+    marks: &'m [AtomicU8],
+}
+
+/// Some of the slots of one word were free already: a double free that came this far.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct FreeAlready(pub(crate) u64);
+
+impl<'m> Chained<'m> for Slab<'m> {
+    fn link(&self) -> &Link<'m, Self> {
+        &self.link
+    }
+}
+
+impl<'m> Slab<'m> {
+    const_fn! {
+        pub(crate) const fn new(bits: &'m [AtomicU64], marks: &'m [AtomicU8]) -> Self {
+            Self {
+                start: AtomicUsize::new(0),
+                kind: AtomicU32::new(u32::MAX),
+                state: AtomicU32::new(0),
+                listed: AtomicU32::new(Listed::Nowhere as u32),
+                slots: AtomicU32::new(0),
+                link: Link::new(),
+                next: Publish::empty(),
+                previous: Publish::empty(),
+                bits,
+                marks,
+            }
+        }
+    }
+
+    /// Makes this the descriptor of the slab at `start`, all of whose slots are free. Nobody else may have it.
+    pub(crate) fn describe(&self, start: usize, class: SizeClass, node: NodeId, slots: u32) {
+        self.start.store(start, Ordering::Relaxed);
+        self.kind.store(class.index() as u32 | (node.index() as u32) << 8, Ordering::Relaxed);
+        self.state.store(0, Ordering::Relaxed);
+        self.slots.store(slots, Ordering::Relaxed);
+        for (word, bits) in (0..).zip(self.bits) {
+            let here = slots.saturating_sub(word * WORD_SLOTS).min(WORD_SLOTS);
+            bits.store(low_bits(here), Ordering::Relaxed);
+        }
+    }
+
+    /// Describes nothing from now on.
+    pub(crate) fn forget(&self) {
+        self.kind.store(u32::MAX, Ordering::Relaxed);
+    }
+
+    /// The first slot's address.
+    #[inline(always)]
+    pub(crate) fn start(&self) -> usize {
+        self.start.load(Ordering::Relaxed)
+    }
+
+    /// Whether its slots are of this class.
+    #[inline(always)]
+    pub(crate) fn is_of(&self, class: SizeClass) -> bool {
+        self.kind.load(Ordering::Relaxed) as u8 == class.index() as u8
+    }
+
+    /// The class of its slots, if it describes a slab.
+    pub(crate) fn class(&self) -> Option<SizeClass> {
+        SizeClass::new(usize::from(self.kind.load(Ordering::Relaxed) as u8))
+    }
+
+    /// The node that its memory is on.
+    pub(crate) fn node(&self) -> NodeId {
+        NodeId::new(self.kind.load(Ordering::Relaxed) >> 8 & 0xff).unwrap_or_default()
+    }
+
+    /// How many slots it has.
+    pub(crate) fn slots(&self) -> u32 {
+        self.slots.load(Ordering::Relaxed)
+    }
+
+    /// How many of them are out.
+    pub(crate) fn used(&self) -> u32 {
+        self.state.load(Ordering::Relaxed) & !QUEUED
+    }
+
+    /// The slot that starts at `address`, which lies in the slab.
+    #[inline(always)]
+    pub(crate) fn slot_of(&self, class: SizeClass, address: usize) -> Option<u32> {
+        slot_at(class, address.wrapping_sub(self.start()))
+    }
+
+    /// The mark of a slot, if slots are marked.
+    #[inline(always)]
+    pub(crate) fn mark(&self, slot: u32) -> Option<&'m AtomicU8> {
+        self.marks.get(slot as usize)
+    }
+
+    /// Where the cache has listed it. For the holder of the cache's lock.
+    pub(crate) fn listed(&self) -> Listed {
+        match self.listed.load(Ordering::Relaxed) {
+            0 => Listed::Nowhere,
+            1 => Listed::Partial,
+            _ => Listed::Empty,
+        }
+    }
+
+    /// For the holder of the cache's lock.
+    pub(crate) fn set_listed(&self, listed: Listed) {
+        self.listed.store(listed as u32, Ordering::Relaxed);
+    }
+
+    /// Takes up to `most` slots out, lowest first. For the holder of the cache's lock; answers how many.
+    pub(crate) fn take(&self, most: usize, mut give: impl FnMut(usize)) -> usize {
+        let Some(size) = self.class().map(SizeClass::bytes) else { return 0 };
+        let start = self.start();
+        let mut taken = 0;
+        for (word, bits) in self.bits.iter().enumerate() {
+            if taken == most {
+                break;
+            }
+            let free = bits.load(Ordering::Relaxed);
+            let want = lowest(free, most - taken);
+            if want == 0 {
+                continue;
+            }
+            // Acquire: pairs with the Release of `put`; the last owner of a slot is done with it before the next begins.
+            if mutant("refill_plain") {
+                bits.store(free & !want, Ordering::Relaxed);
+            } else {
+                bits.fetch_and(!want, Ordering::Acquire);
+            }
+            taken += want.count_ones() as usize;
+            ones(want).for_each(|bit| give(start + (word * WORD_SLOTS as usize + bit) * size));
+        }
+        // Relaxed: whoever compares counts holds the lock, or has brought slots of his own.
+        self.state.fetch_add(taken as u32, Ordering::Relaxed);
+        taken
+    }
+
+    /// Sets the bits of slots that come back: any number of one word. The count follows by [`retire`](Self::retire).
+    pub(crate) fn put(&self, word: u32, mask: u64) -> Result<(), FreeAlready> {
+        let Some(bits) = self.bits.get(word as usize) else { return Err(FreeAlready(mask)) };
+        // Release: pairs with the Acquire of `take`.
+        let order = if mutant("put_relaxed") { Ordering::Relaxed } else { Ordering::Release };
+        let twice = bits.fetch_or(mask, order) & mask;
+        if twice == 0 { Ok(()) } else { Err(FreeAlready(twice)) }
+    }
+
+    /// Takes `count` slots that were put off those that are out. If it answers `true` the caller must put the slab into
+    /// its cache's queue; if not, he must not touch it any more.
+    #[must_use]
+    pub(crate) fn retire(&self, count: u32) -> bool {
+        let slots = self.slots();
+        let mut state = self.state.load(Ordering::Relaxed);
+        loop {
+            let before = state & !QUEUED;
+            let after = before.wrapping_sub(count);
+            let turns = (before >= slots && after < slots) || after == 0 && !mutant("empty_unseen");
+            let queue = turns && state & QUEUED == 0;
+            let next = after | (state & QUEUED) | if queue { QUEUED } else { 0 };
+            // Release: pairs with the Acquire of `is_idle` under the cache's lock. What this CPU did to the slab is done
+            // before it is released.
+            let order = if mutant("retire_relaxed") { Ordering::Relaxed } else { Ordering::Release };
+            match self.state.compare_exchange_weak(state, next, order, Ordering::Relaxed) {
+                Ok(_) => return queue,
+                Err(found) => state = found,
+            }
+        }
+    }
+
+    /// Says that the slab is out of the queue. For the holder of the cache's lock, before he looks at the slab: what
+    /// changes later queues it again.
+    pub(crate) fn unqueue(&self) {
+        self.state.fetch_and(!QUEUED, Ordering::Relaxed);
+    }
+
+    /// Whether nothing is out and nobody has it queued. For the holder of the cache's lock.
+    pub(crate) fn is_idle(&self) -> bool {
+        let state = self.state.load(Ordering::Acquire);
+        if mutant("release_queued") { state & !QUEUED == 0 } else { state == 0 }
+    }
+
+    /// Slots that are free in here by their bits.
+    pub(crate) fn free_bits(&self) -> u32 {
+        self.bits.iter().map(|bits| bits.load(Ordering::Relaxed).count_ones()).sum()
+    }
+
+    /// Slots that are marked as `mark`.
+    pub(crate) fn marked(&self, mark: u8) -> u32 {
+        self.marks.iter().filter(|place| place.load(Ordering::Relaxed) == mark).count() as u32
+    }
+
+    /// Whether a slot's bit says that it is in here.
+    pub(crate) fn holds(&self, slot: u32) -> bool {
+        let bits = self.bits.get((slot / WORD_SLOTS) as usize);
+        bits.is_some_and(|bits| bits.load(Ordering::Relaxed) >> (slot % WORD_SLOTS) & 1 != 0)
+    }
+}
+
+/// The word of a slot's bit, and the bit.
+pub(crate) const fn bit_of(slot: u32) -> (u32, u64) {
+    (slot / WORD_SLOTS, 1 << (slot % WORD_SLOTS))
+}
+
+/// A word with this many low bits set.
+const fn low_bits(count: u32) -> u64 {
+    if count >= WORD_SLOTS { u64::MAX } else { (1 << count) - 1 }
+}
+
+/// The `count` lowest set bits of a word, all if there are fewer.
+fn lowest(word: u64, count: usize) -> u64 {
+    if count >= word.count_ones() as usize {
+        return word;
+    }
+    let mut rest = word;
+    for _ in 0..count {
+        rest &= rest - 1;
+    }
+    word & !rest
+}
+
+/// The places of a word's set bits, lowest first.
+fn ones(mut word: u64) -> impl Iterator<Item = usize> {
+    core::iter::from_fn(move || {
+        let place = (word != 0).then(|| word.trailing_zeros() as usize)?;
+        word &= word - 1;
+        Some(place)
+    })
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests;

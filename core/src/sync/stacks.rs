@@ -1,0 +1,228 @@
+//! The array stacks of one CPU, one for each size class, side by side.
+
+use super::{OwnerU32, OwnerUsize, const_fn};
+use crate::size_class::SizeClass;
+
+/// How many rounds a batch of each class has: what goes to a depot at once. 64 rounds, but no more than 8 KiB of objects
+/// if that leaves two: a hand-over costs little for each round of a long batch, and what lies in batches is idle memory.
+const BATCH: [u32; SizeClass::COUNT] = {
+    let mut batch = [0; SizeClass::COUNT];
+    let mut class = 0;
+    while class < SizeClass::COUNT {
+        let Some(size) = SizeClass::new(class) else { panic!("an index below the count") };
+        let rounds = 8192 / size.bytes();
+        batch[class] = match rounds {
+            _ if cfg!(loom) => 2,
+            0..2 => 2,
+            2..64 => rounds as u32,
+            _ => 64,
+        };
+        class += 1;
+    }
+    batch
+};
+
+/// Where the rounds of each class begin, and where the last end: two batches each.
+const START: [u32; SizeClass::COUNT + 1] = {
+    let mut start = [0; SizeClass::COUNT + 1];
+    let mut class = 0;
+    while class < SizeClass::COUNT {
+        start[class + 1] = start[class] + 2 * BATCH[class];
+        class += 1;
+    }
+    start
+};
+
+const ROUNDS: usize = START[SizeClass::COUNT] as usize;
+
+impl SizeClass {
+    /// Rounds of a batch.
+    #[inline(always)]
+    pub(crate) const fn batch(self) -> usize {
+        BATCH[self.index()] as usize
+    }
+
+    /// The most rounds of a stack.
+    pub(crate) const fn stack_capacity(self) -> usize {
+        2 * self.batch()
+    }
+
+    #[inline(always)]
+    const fn start(self) -> usize {
+        START[self.index()] as usize
+    }
+}
+
+/// One stack: how much is in it, and how much may be.
+struct Fill {
+    len: OwnerU32,
+    limit: OwnerU32,
+}
+
+/// A stack of addresses for every class. Only their owner changes them; others may count.
+///
+/// Everywhere and always `len <= limit <= capacity` holds, which is why the fast path tests one of them and no bound.
+/// All zero bits are empty stacks that hold nothing, as [`Stacks::new`] makes them.
+#[repr(C)]
+pub(crate) struct Stacks {
+    fills: [Fill; SizeClass::COUNT],
+    rounds: [OwnerUsize; ROUNDS],
+}
+
+impl Stacks {
+    const_fn! {
+        pub(crate) const fn new() -> Self {
+            #[cfg(not(loom))]
+            return Self {
+                fills: [const { Fill { len: OwnerU32::new(0), limit: OwnerU32::new(0) } }; SizeClass::COUNT],
+                rounds: [const { OwnerUsize::new(0) }; ROUNDS],
+            };
+            #[cfg(loom)]
+            return Self {
+                fills: core::array::from_fn(|_| Fill { len: OwnerU32::new(0), limit: OwnerU32::new(0) }),
+                rounds: core::array::from_fn(|_| OwnerUsize::new(0)),
+            };
+        }
+    }
+
+    #[inline(always)]
+    fn fill(&self, class: SizeClass) -> &Fill {
+        &self.fills[class.index()]
+    }
+
+    /// The round at `place` of a class's stack.
+    ///
+    /// # Safety
+    /// `place` is below the class's capacity.
+    #[inline(always)]
+    unsafe fn round(&self, class: SizeClass, place: u32) -> &OwnerUsize {
+        // SAFETY: by the caller's promise it is before `START` of the next class, which is at most `ROUNDS`.
+        unsafe { self.rounds.get_unchecked(class.start() + place as usize) }
+    }
+
+    /// How many rounds the stack holds.
+    #[inline(always)]
+    pub(crate) fn len(&self, class: SizeClass) -> usize {
+        self.fill(class).len.get() as usize
+    }
+
+    /// How many it may hold.
+    pub(crate) fn limit(&self, class: SizeClass) -> usize {
+        self.fill(class).limit.get() as usize
+    }
+
+    /// Lets it hold so many, at least what it holds and at most its capacity.
+    pub(crate) fn set_limit(&self, class: SizeClass, limit: usize) {
+        self.fill(class).limit.set(limit.clamp(self.len(class), class.stack_capacity()) as u32);
+    }
+
+    /// The round that was put in last.
+    #[inline(always)]
+    pub(crate) fn pop(&self, class: SizeClass) -> Option<usize> {
+        let len = &self.fill(class).len;
+        let last = len.get().checked_sub(1)?;
+        // SAFETY: it is below `len`, which is at most the capacity.
+        let round = unsafe { self.round(class, last) }.get();
+        len.set(last);
+        Some(round)
+    }
+
+    /// Puts a round in, unless the stack holds as many as it may.
+    #[inline(always)]
+    pub(crate) fn push(&self, class: SizeClass, round: usize) -> bool {
+        let fill = self.fill(class);
+        let next = fill.len.get();
+        if next >= fill.limit.get() {
+            return false;
+        }
+        // SAFETY: it is below `limit`, which is at most the capacity.
+        unsafe { self.round(class, next) }.set(round);
+        fill.len.set(next + 1);
+        true
+    }
+
+    /// Puts rounds in by way of `put`, which answers how many it wrote to the front of what it is given.
+    ///
+    /// What is on the stack stays below them. `put` may be given less than `count` places, but at least one unless the
+    /// stack is at capacity.
+    pub(crate) fn extend(&self, class: SizeClass, rounds: &[usize]) -> usize {
+        let len = self.len(class);
+        let count = rounds.len().min(class.stack_capacity() - len);
+        for (place, &round) in rounds[..count].iter().enumerate() {
+            // SAFETY: `len + count` is at most the capacity.
+            unsafe { self.round(class, (len + place) as u32) }.set(round);
+        }
+        let fill = self.fill(class);
+        fill.limit.set(fill.limit.get().max((len + count) as u32));
+        fill.len.set((len + count) as u32);
+        count
+    }
+
+    /// Takes the `count` rounds that were put in first into `out`, all if there are fewer; answers how many.
+    pub(crate) fn take_oldest(&self, class: SizeClass, count: usize, out: &mut [usize]) -> usize {
+        let start = class.start();
+        let rounds = &self.rounds[start..][..self.len(class)];
+        let count = count.min(rounds.len());
+        for (out, round) in out[..count].iter_mut().zip(rounds) {
+            *out = round.get();
+        }
+        for place in count..rounds.len() {
+            rounds[place - count].set(rounds[place].get());
+        }
+        self.fill(class).len.set((rounds.len() - count) as u32);
+        count
+    }
+}
+
+/// The longest batch of any class.
+pub(crate) const MAX_BATCH: usize = 64;
+const _: () = assert!(BATCH[0] as usize <= MAX_BATCH);
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    fn class(bytes: usize) -> SizeClass {
+        SizeClass::all().find(|class| class.bytes() == bytes).unwrap()
+    }
+
+    #[test]
+    fn a_stack_gives_back_what_was_put_in_last_and_spills_what_was_first() {
+        let (stacks, class) = (Stacks::new(), class(48));
+        assert!(!stacks.push(class, 1), "it may hold nothing yet");
+        stacks.set_limit(class, 4);
+        assert!((1..=4).all(|round| stacks.push(class, round)) && !stacks.push(class, 5));
+        let mut out = [0; 4];
+        assert_eq!(stacks.take_oldest(class, 3, &mut out), 3);
+        assert_eq!((out, stacks.len(class)), ([1, 2, 3, 0], 1));
+        assert_eq!((stacks.pop(class), stacks.pop(class)), (Some(4), None));
+    }
+
+    #[test]
+    fn limits_stay_between_what_is_there_and_what_there_is_room_for() {
+        let (stacks, class) = (Stacks::new(), class(32768));
+        stacks.set_limit(class, 1000);
+        assert_eq!(stacks.limit(class), class.stack_capacity());
+        assert_eq!(stacks.extend(class, &[1; 100]), class.stack_capacity());
+        stacks.set_limit(class, 0);
+        assert_eq!(stacks.limit(class), class.stack_capacity());
+        assert_eq!(stacks.take_oldest(class, 100, &mut [0; 100]), class.stack_capacity());
+        stacks.set_limit(class, 0);
+        assert!(!stacks.push(class, 1));
+    }
+
+    #[test]
+    fn stacks_lie_side_by_side() {
+        let stacks = Stacks::new();
+        for class in SizeClass::all() {
+            stacks.set_limit(class, usize::MAX);
+            (0..class.stack_capacity()).for_each(|place| assert!(stacks.push(class, class.index() << 8 | place)));
+        }
+        for class in SizeClass::all() {
+            (0..class.stack_capacity()).rev().for_each(|place| {
+                assert_eq!(stacks.pop(class), Some(class.index() << 8 | place));
+            });
+        }
+        const { assert!(size_of::<Stacks>() < 20 << 10) };
+    }
+}
