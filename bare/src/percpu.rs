@@ -281,11 +281,11 @@ unsafe impl Platform for Bare {
     }
 
     #[inline(always)]
-    fn put_desk<const WHICH: usize>(desk: Desk) {
+    unsafe fn put_desk<const WHICH: usize>(desk: Desk) {
         lay::<WHICH>(desk.as_ptr());
     }
 
-    fn set_desk<const WHICH: usize>(desk: Desk) {
+    unsafe fn set_desk<const WHICH: usize>(desk: Desk) {
         this().homes[WHICH].store(desk.as_ptr(), Ordering::Relaxed);
     }
 

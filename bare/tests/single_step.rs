@@ -154,7 +154,7 @@ pagemill_bare::kernel! {
             unsafe { Desk::from_ptr(DESKS[WHICH].load(Relaxed)) }
         }
 
-        fn set_desk<const WHICH: usize>(desk: Desk) {
+        unsafe fn set_desk<const WHICH: usize>(desk: Desk) {
             DESKS[WHICH].store(desk.as_ptr(), Relaxed);
         }
     }

@@ -71,12 +71,18 @@ pub unsafe trait Platform: Sized + 'static {
     }
 
     /// Lays back what was taken from that desk.
-    fn put_desk<const WHICH: usize>(desk: Desk) {
+    ///
+    /// # Safety
+    /// `desk` is what the caller has taken from this desk of this CPU, and has not laid back since.
+    unsafe fn put_desk<const WHICH: usize>(desk: Desk) {
         let _ = desk;
     }
 
     /// Says what lies on that desk when the caller, who has claimed the CPU by `enter`, has left.
-    fn set_desk<const WHICH: usize>(desk: Desk) {
+    ///
+    /// # Safety
+    /// `desk` is [`Desk::EMPTY`], or leads to a pool that is this CPU's and lies on no other desk.
+    unsafe fn set_desk<const WHICH: usize>(desk: Desk) {
         let _ = desk;
     }
 
@@ -101,7 +107,8 @@ pub(crate) struct Head {
     pub(crate) owner: OwnCell,
 }
 
-/// What can lie on a CPU's desk: a pool, or word that there is none to be had.
+/// What can lie on a CPU's desk: a pool, or word that there is none to be had. Not for other threads: the pool is one
+/// CPU's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(transparent)]
 pub struct Desk(NonNull<()>);
@@ -131,7 +138,8 @@ impl Desk {
     /// The desk that a platform has kept as a word.
     ///
     /// # Safety
-    /// `word` came from [`as_ptr`](Self::as_ptr).
+    /// `word` came from [`as_ptr`](Self::as_ptr), and of a desk on the CPU that asks, unless it was [`EMPTY`](Self::EMPTY)
+    /// or [`CLAIMED`](Self::CLAIMED).
     #[inline(always)]
     #[allow(unsafe_code, reason = "as `Platform`, the promise is the caller's")]
     pub const unsafe fn from_ptr(word: *mut ()) -> Self {
@@ -149,14 +157,6 @@ impl Desk {
         self.0
     }
 }
-
-// A desk is an address that is given to and taken from platforms, which promise to give back only what they were given.
-#[allow(unsafe_code, reason = "an address may go anywhere; what it means is the promise of `Platform`")]
-// SAFETY: nothing is reached through it but by `PerCpu::at_desk`.
-unsafe impl Send for Desk {}
-#[allow(unsafe_code, reason = "as above")]
-// SAFETY: as above.
-unsafe impl Sync for Desk {}
 
 /// How a CPU was claimed.
 enum Claim {
@@ -208,11 +208,15 @@ impl<P: Platform> Pinned<P> {
 
 impl<P: Platform> Drop for Pinned<P> {
     #[inline(always)]
+    #[allow(unsafe_code, reason = "a claim keeps what it has taken, so it keeps the promise too")]
     fn drop(&mut self) {
         match self.claim {
             Claim::Cpu(cpu) => P::leave(cpu),
-            Claim::Frames(desk) => P::put_desk::<{ Desk::FRAMES }>(desk),
-            Claim::Objects(desk) => P::put_desk::<{ Desk::OBJECTS }>(desk),
+            // SAFETY: only `take_desk` makes such a claim, of what it has taken, and a claim is dropped once, where it was
+            // made.
+            Claim::Frames(desk) => unsafe { P::put_desk::<{ Desk::FRAMES }>(desk) },
+            // SAFETY: as above.
+            Claim::Objects(desk) => unsafe { P::put_desk::<{ Desk::OBJECTS }>(desk) },
         }
     }
 }

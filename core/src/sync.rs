@@ -350,7 +350,8 @@ impl<T: HeadFirst> PerCpu<'static, T> {
         let Some(mine) = self.mine(pinned) else { return false };
         // SAFETY: it is this CPU's own, as `pinned` shows, and no other CPU has it on its desk.
         unsafe { mine.head().owner.set(self.address()) };
-        P::set_desk::<WHICH>(Desk::of(mine));
+        // SAFETY: as above; a type of pools has one desk.
+        unsafe { P::set_desk::<WHICH>(Desk::of(mine)) };
         true
     }
 }

@@ -160,12 +160,12 @@ unsafe impl Platform for Hosted {
     }
 
     #[inline(always)]
-    fn put_desk<const WHICH: usize>(desk: Desk) {
+    unsafe fn put_desk<const WHICH: usize>(desk: Desk) {
         compiler_fence(Ordering::SeqCst);
         HERE.with(|here| here.desks[WHICH].store(desk.as_ptr(), Ordering::Relaxed));
     }
 
-    fn set_desk<const WHICH: usize>(desk: Desk) {
+    unsafe fn set_desk<const WHICH: usize>(desk: Desk) {
         HERE.with(|here| here.homes[WHICH].store(desk.as_ptr(), Ordering::Relaxed));
     }
 

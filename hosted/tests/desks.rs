@@ -9,10 +9,22 @@ use pagemill_hosted::{Hosted, MachineBuilder, Topology};
 /// What the handler found claimed: the frames' desk, the objects' desk, the CPU.
 static FOUND: [AtomicBool; 3] = [const { AtomicBool::new(false) }; 3];
 
+/// A desk that was taken, laid back when dropped.
+struct Taken<const WHICH: usize>(Desk);
+
+fn take_desk<const WHICH: usize>() -> Taken<WHICH> {
+    Taken(Hosted::take_desk::<WHICH>())
+}
+
+impl<const WHICH: usize> Drop for Taken<WHICH> {
+    fn drop(&mut self) {
+        // SAFETY: it was taken there, on this thread.
+        unsafe { Hosted::put_desk::<WHICH>(self.0) };
+    }
+}
+
 fn is_claimed<const WHICH: usize>() -> bool {
-    let desk = Hosted::take_desk::<WHICH>();
-    Hosted::put_desk::<WHICH>(desk);
-    desk == Desk::CLAIMED
+    take_desk::<WHICH>().0 == Desk::CLAIMED
 }
 
 extern "C" fn handler(_: libc::c_int) {
@@ -44,13 +56,13 @@ fn interrupted() -> [bool; 3] {
 /// Every way to claim, with a handler in the middle.
 fn claim_in_every_way() {
     assert_eq!(interrupted(), [false, false, false]);
-    let desk = Hosted::take_desk::<{ Desk::FRAMES }>();
+    let taken = take_desk::<{ Desk::FRAMES }>();
     assert_eq!(interrupted(), [true, false, true]);
-    Hosted::put_desk::<{ Desk::FRAMES }>(desk);
+    drop(taken);
     assert_eq!(interrupted(), [false, false, false]);
-    let desk = Hosted::take_desk::<{ Desk::OBJECTS }>();
+    let taken = take_desk::<{ Desk::OBJECTS }>();
     assert_eq!(interrupted(), [false, true, true]);
-    Hosted::put_desk::<{ Desk::OBJECTS }>(desk);
+    drop(taken);
     assert_eq!(interrupted(), [false, false, false]);
     let pinned = Hosted::pin().unwrap();
     assert_eq!(interrupted(), [true, true, true]);

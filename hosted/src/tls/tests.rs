@@ -6,12 +6,24 @@ use crate::{MachineBuilder, Topology};
 const FRAMES: usize = Desk::FRAMES;
 const OBJECTS: usize = Desk::OBJECTS;
 
+/// A desk that was taken, laid back when dropped.
+struct Taken<const WHICH: usize>(Desk);
+
+fn take_desk<const WHICH: usize>() -> Taken<WHICH> {
+    Taken(Hosted::take_desk::<WHICH>())
+}
+
+impl<const WHICH: usize> Drop for Taken<WHICH> {
+    fn drop(&mut self) {
+        // SAFETY: it was taken there, on this thread, which is the same CPU as long as the desk is claimed.
+        unsafe { Hosted::put_desk::<WHICH>(self.0) };
+    }
+}
+
 /// What can be taken from the desks now.
 fn seen() -> [Desk; Desk::COUNT] {
-    let (frames, objects) = (Hosted::take_desk::<FRAMES>(), Hosted::take_desk::<OBJECTS>());
-    Hosted::put_desk::<OBJECTS>(objects);
-    Hosted::put_desk::<FRAMES>(frames);
-    [frames, objects]
+    let (frames, objects) = (take_desk::<FRAMES>(), take_desk::<OBJECTS>());
+    [frames.0, objects.0]
 }
 
 /// An instance for the CPUs below `cpus`.
@@ -108,13 +120,13 @@ fn a_claimed_desk_leaves_the_other_one_alone() {
     on_a_thread(|| {
         let pin = || Hosted::pin().is_some();
         assert!(pin());
-        let frames = Hosted::take_desk::<FRAMES>();
-        assert_eq!((frames, pin(), seen()), (Desk::EMPTY, false, [Desk::CLAIMED, Desk::EMPTY]));
-        let objects = Hosted::take_desk::<OBJECTS>();
-        assert_eq!((objects, pin(), seen()), (Desk::EMPTY, false, [Desk::CLAIMED; 2]));
-        Hosted::put_desk::<FRAMES>(frames);
+        let frames = take_desk::<FRAMES>();
+        assert_eq!((frames.0, pin(), seen()), (Desk::EMPTY, false, [Desk::CLAIMED, Desk::EMPTY]));
+        let objects = take_desk::<OBJECTS>();
+        assert_eq!((objects.0, pin(), seen()), (Desk::EMPTY, false, [Desk::CLAIMED; 2]));
+        drop(frames);
         assert_eq!((pin(), seen()), (false, [Desk::EMPTY, Desk::CLAIMED]));
-        Hosted::put_desk::<OBJECTS>(objects);
+        drop(objects);
         assert_eq!((pin(), seen()), (true, NOTHING));
     });
 }
@@ -134,8 +146,10 @@ fn a_claimed_cpu_has_both_desks_claimed() {
         assert_eq!(seen(), [Desk::CLAIMED; 2]);
         assert!(!frames.settle());
         // From the end of the claim on, and on this desk only.
-        Hosted::set_desk::<FRAMES>(Desk::EMPTY);
-        Hosted::set_desk::<OBJECTS>(pool);
+        // SAFETY: the CPU is claimed, and the desk is to be empty.
+        unsafe { Hosted::set_desk::<FRAMES>(Desk::EMPTY) };
+        // SAFETY: the pool is this thread's, and has just been taken off the other desk.
+        unsafe { Hosted::set_desk::<OBJECTS>(pool) };
         assert_eq!(seen(), [Desk::CLAIMED; 2]);
         drop(pinned);
         assert_eq!(seen(), [Desk::EMPTY, pool]);
@@ -151,10 +165,10 @@ fn frames_come_by_way_of_the_desk() {
         blocks.drain(..).for_each(|block| frames.free(block).unwrap());
         assert!(frames.census().pooled > 0);
         // A heap that asks for frames has its own desk claimed.
-        let objects = Hosted::take_desk::<OBJECTS>();
+        let objects = take_desk::<OBJECTS>();
         let block = frames.alloc(Order::ZERO, AllocFlags::empty()).unwrap();
         frames.free(block).unwrap();
-        Hosted::put_desk::<OBJECTS>(objects);
+        drop(objects);
     });
     assert_eq!(frames.census().free, frames.census().present);
     frames.validate().unwrap();
@@ -181,10 +195,10 @@ fn a_number_is_kept_inside_the_allocator() {
         give_up_number();
         assert!(!take(cpu.index() as u32));
         drop(pinned);
-        let objects = Hosted::take_desk::<OBJECTS>();
+        let objects = take_desk::<OBJECTS>();
         give_up_number();
         assert!(!take(cpu.index() as u32));
-        Hosted::put_desk::<OBJECTS>(objects);
+        drop(objects);
         assert_eq!(Hosted::pin().unwrap().cpu(), cpu);
     });
 }

@@ -104,12 +104,12 @@ unsafe impl Platform for Kernel {
     }
 
     #[inline(always)]
-    fn put_desk<const WHICH: usize>(desk: Desk) {
+    unsafe fn put_desk<const WHICH: usize>(desk: Desk) {
         compiler_fence(Ordering::SeqCst);
         HERE.with(|here| here.desks[WHICH].store(desk.as_ptr(), Ordering::Relaxed));
     }
 
-    fn set_desk<const WHICH: usize>(desk: Desk) {
+    unsafe fn set_desk<const WHICH: usize>(desk: Desk) {
         HERE.with(|here| here.homes[WHICH].store(desk.as_ptr(), Ordering::Relaxed));
     }
 
@@ -124,8 +124,10 @@ pub struct Settled;
 
 impl Settled {
     fn clear<const WHICH: usize>() {
-        Kernel::set_desk::<WHICH>(Desk::EMPTY);
-        Kernel::put_desk::<WHICH>(Desk::EMPTY);
+        let pinned = Kernel::pin().expect("who gives up a CPU is not inside the allocator");
+        // SAFETY: the CPU is claimed, and the desk is to be empty.
+        unsafe { Kernel::set_desk::<WHICH>(Desk::EMPTY) };
+        drop(pinned);
     }
 }
 
