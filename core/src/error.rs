@@ -162,6 +162,12 @@ pub enum SetupError {
         /// The bytes that the request needs.
         needed_bytes: usize,
     },
+    /// The address of frame 0 is no multiple of so many bytes, so that what is aligned among frames would not be in
+    /// memory.
+    BaseMisaligned {
+        /// What it must be a multiple of.
+        needed_bytes: usize,
+    },
     /// Some frame of the range is managed already.
     Overlap(FrameSpan),
     /// The range is outside the span that the instance was made for.
@@ -195,6 +201,9 @@ impl fmt::Display for SetupError {
         match self {
             Self::State => f.write_str("the instance is initialised already, or not yet"),
             Self::MetadataTooSmall { needed_bytes } => write!(f, "metadata too small: {needed_bytes} bytes are needed"),
+            Self::BaseMisaligned { needed_bytes } => {
+                write!(f, "the address of frame 0 must be a multiple of {needed_bytes} bytes")
+            }
             Self::Overlap(span) => write!(f, "{span:?} overlaps memory that is managed already"),
             Self::OutsideSpan(span) => write!(f, "{span:?} is outside the span this instance was made for"),
             Self::NotManaged(pfn) => write!(f, "{pfn:?} is not managed"),

@@ -23,7 +23,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     /// `base + n * FRAME_BYTES`, may be read and written through `base`, and are used by nobody but those it is lent to.
     ///
     /// # Errors
-    /// [`SetupError::State`] for a second call, [`SetupError::TooManyNodes`], [`SetupError::MetadataTooSmall`],
+    /// [`SetupError::BaseMisaligned`], [`SetupError::State`] for a second call, [`SetupError::TooManyNodes`], [`SetupError::MetadataTooSmall`],
     /// [`SetupError::WouldBlock`] from a context that interrupted the allocator.
     pub unsafe fn init(
         &self,
@@ -33,7 +33,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         nodes: usize,
         metadata: Metadata<'m>,
     ) -> Result<(), SetupError> {
-        self.init_state(span, cpus, nodes, metadata, || {
+        self.init_state(base.addr(), span, cpus, nodes, metadata, || {
             // SAFETY: the caller's promise.
             unsafe { self.window.open(base) }
         })
@@ -59,7 +59,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     /// As [`alloc`](Self::alloc).
     #[inline]
     pub fn try_alloc(&self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
-        self.try_alloc_address(layout).map(|address| self.lend(address))
+        self.answer(layout, false).address().map(|address| self.lend(address))
     }
 
     /// As [`alloc`](Self::alloc), all bytes zero.
@@ -127,9 +127,9 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
 unsafe impl<P: Platform, C: Config> GlobalAlloc for Heap<'static, P, C> {
     #[inline(always)]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        match self.alloc_address(layout) {
-            Ok(address) => self.window.pointer(address),
-            Err(_) => ptr::null_mut(),
+        match self.answer(layout, true).or_null() {
+            0 => ptr::null_mut(),
+            address => self.window.pointer(address),
         }
     }
 

@@ -32,13 +32,51 @@ use crate::id::NodeId;
 use crate::platform::{Desk, Pinned, Platform};
 use crate::pool::ObjectPool;
 use crate::size_class::SizeClass;
-use crate::slab::{Slab, SlabStore};
+use crate::slab::{Shape, Slab, SlabStore, slot_around, slot_at};
 pub use census::{ClassCount, HeapCensus, HeapInvalid};
 
 use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Lock, Ordering, PerCpu, Publish, PublishSlice, const_fn};
 
 /// The mark of a slot that is lent. All others are not.
 pub(crate) const LENT: u8 = 1;
+
+/// An address, or why there is none: one word, which comes back in a register where a `Result` would come through
+/// memory. No object lies in the first bytes of the address space.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(crate) struct Answer(usize);
+
+const ERRORS: [AllocError; 4] =
+    [AllocError::NoMemory, AllocError::WouldBlock, AllocError::Impossible, AllocError::NotReady];
+
+impl Answer {
+    pub(super) fn of(result: Result<usize, AllocError>) -> Self {
+        Self(result.unwrap_or_else(|error| error as usize))
+    }
+
+    /// The address, 0 if there is none.
+    #[inline(always)]
+    pub(crate) fn or_null(self) -> usize {
+        if self.0 < ERRORS.len() { 0 } else { self.0 }
+    }
+
+    #[inline(always)]
+    pub(crate) fn address(self) -> Result<usize, AllocError> {
+        match ERRORS.get(self.0) {
+            Some(&error) => Err(error),
+            None => Ok(self.0),
+        }
+    }
+}
+
+// Each error stands at its own number.
+const _: () = {
+    let mut number = 0;
+    while number < ERRORS.len() {
+        assert!(ERRORS[number] as usize == number);
+        number += 1;
+    }
+};
 
 /// A heap of objects over the frames of one instance.
 ///
@@ -92,26 +130,21 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         self.frames
     }
 
+    /// The address of an object for `layout`; where there is none, without `reclaim` nothing is tried to make one.
+    #[inline(always)]
+    pub(crate) fn answer(&self, layout: Layout, reclaim: bool) -> Answer {
+        if let Some(class) = SizeClass::of(layout)
+            && let Some(address) = self.take_pooled(class)
+        {
+            return Answer(address);
+        }
+        self.alloc_slow(layout, reclaim)
+    }
+
     /// The address of an object for `layout`.
     #[inline(always)]
     pub(crate) fn alloc_address(&self, layout: Layout) -> Result<usize, AllocError> {
-        if let Some(class) = SizeClass::of(layout)
-            && let Some(address) = self.take_pooled(class)
-        {
-            return Ok(address);
-        }
-        self.alloc_slow(layout, true)
-    }
-
-    /// As [`alloc_address`](Self::alloc_address), without reclaim.
-    #[inline]
-    pub(crate) fn try_alloc_address(&self, layout: Layout) -> Result<usize, AllocError> {
-        if let Some(class) = SizeClass::of(layout)
-            && let Some(address) = self.take_pooled(class)
-        {
-            return Ok(address);
-        }
-        self.alloc_slow(layout, false)
+        self.answer(layout, true).address()
     }
 
     /// Takes back the object for `layout` at `address`.
@@ -187,7 +220,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         let slab = self.slab_of(address);
         debug_assert!(slab.is_some_and(|slab| slab.is_of(class)), "what a pool holds is some slab's");
         if let Some(slab) = slab
-            && let Some(mark) = slab.slot_of(class, address).and_then(|slot| slab.mark(slot))
+            && let Some(mark) = slab.mark(slot_around(class, Self::offset_in_slab(class, address)))
         {
             // Relaxed: ordered for the next owner by what hands the object over.
             mark.store(LENT, Ordering::Relaxed);
@@ -204,12 +237,19 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         if !slab.is_of(class) {
             return false;
         }
-        let Some(mark) = slab.slot_of(class, address).and_then(|slot| slab.mark(slot)) else { return false };
+        let slot = slot_at(class, Self::offset_in_slab(class, address));
+        let Some(mark) = slot.and_then(|slot| slab.mark(slot)) else { return false };
         if mark.load(Ordering::Relaxed) != LENT {
             return false;
         }
         mark.store(0, Ordering::Relaxed);
         true
+    }
+
+    /// How far into its slab an address is. A slab starts at a multiple of its size, which the window's base keeps.
+    #[inline(always)]
+    fn offset_in_slab(class: SizeClass, address: usize) -> usize {
+        address & (Shape::of::<C>(class).bytes - 1)
     }
 
     /// The cache of a class on a node.

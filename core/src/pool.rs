@@ -16,8 +16,10 @@ use crate::platform::{Desk, Head, Pinned, Platform};
 use crate::size_class::SizeClass;
 use crate::sync::{AtomicU32, HeadFirst, Ordering, OwnCell, OwnerU32, Stacks, const_fn};
 
-/// The fewest rounds that a stack in use may hold.
-const LEAST_LIMIT: usize = 2;
+/// The fewest rounds that a refill brings: an eighth of a batch.
+const fn least(class: SizeClass) -> usize {
+    class.batch().div_ceil(8)
+}
 
 /// What one CPU keeps of objects.
 #[repr(C)]
@@ -74,29 +76,29 @@ impl ObjectPool {
         self.stacks.push(class, address)
     }
 
-    /// How many rounds a refill should bring, now that the stack has been found empty.
+    /// How many rounds a refill should bring, now that the stack has been found empty: half of what it may hold from
+    /// now on, which is twice as much as before.
     pub(crate) fn refill_count<P: Platform>(&self, _pinned: &mut Pinned<P>, class: SizeClass) -> usize {
-        let limit = (self.stacks.limit(class) * 2).clamp(LEAST_LIMIT, class.stack_capacity());
+        let limit = (self.stacks.limit(class) * 2).clamp(2 * least(class), class.stack_capacity());
         self.stacks.set_limit(class, limit);
-        (limit / 2).max(1)
+        limit / 2
     }
 
-    /// How many rounds should go, now that the stack has been found full: half, and no more is kept from now on.
+    /// How many rounds should go, now that the stack has been found full: half of them, a batch at most.
     ///
     /// A stack that has never been filled gets its first limit instead, and nothing goes.
     pub(crate) fn spill_count<P: Platform>(&self, _pinned: &mut Pinned<P>, class: SizeClass) -> usize {
-        let limit = self.stacks.limit(class);
-        if limit < LEAST_LIMIT {
-            self.stacks.set_limit(class, LEAST_LIMIT);
+        if self.stacks.limit(class) == 0 {
+            self.stacks.set_limit(class, 2 * least(class));
             return 0;
         }
-        self.stacks.len(class).div_ceil(2)
+        self.stacks.len(class).div_ceil(2).min(class.batch())
     }
 
-    /// Lets a stack that has just spilled hold less.
+    /// Lets a stack that has just spilled hold an eighth less: a CPU that only frees soon holds little.
     pub(crate) fn shrink<P: Platform>(&self, _pinned: &mut Pinned<P>, class: SizeClass) {
         let limit = self.stacks.limit(class);
-        self.stacks.set_limit(class, (limit - limit / 4).max(LEAST_LIMIT));
+        self.stacks.set_limit(class, (limit - limit / 8).max(2 * least(class)));
     }
 
     /// Whether somebody has asked for a drain since the last.

@@ -77,6 +77,12 @@ pub(crate) fn slot_at(class: SizeClass, offset: usize) -> Option<u32> {
     ((product as u32) < reciprocal).then_some((product >> 32) as u32)
 }
 
+/// The slot that `offset` is in.
+#[inline(always)]
+pub(crate) fn slot_around(class: SizeClass, offset: usize) -> u32 {
+    ((offset as u64).wrapping_mul(u64::from(RECIPROCAL[class.index()])) >> 32) as u32
+}
+
 /// Bit of [`Slab::state`]: the slab is in its cache's queue, or on the way there.
 const QUEUED: u32 = 1 << 31;
 

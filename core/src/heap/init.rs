@@ -11,7 +11,7 @@ use crate::id::{CpuId, NodeId};
 use crate::platform::{Desk, Platform};
 use crate::pool::ObjectPool;
 use crate::size_class::SizeClass;
-use crate::slab::Slab;
+use crate::slab::{Shape, Slab};
 use crate::sync::{Ordering, Publish};
 
 impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
@@ -46,6 +46,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     /// Makes this the heap of a machine with `cpus` CPUs and `nodes` nodes, as its [`Frames`](crate::Frames) was told.
     pub(crate) fn init_state(
         &self,
+        base: usize,
         span: FrameSpan,
         cpus: usize,
         nodes: usize,
@@ -56,6 +57,11 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         let _held = self.registry.lock(&pinned);
         if !self.caches.slice().is_empty() {
             return Err(SetupError::State);
+        }
+        // What is aligned among frames must be aligned in memory.
+        let needed_bytes = SizeClass::all().map(|class| Shape::of::<C>(class).bytes).max().unwrap_or(0);
+        if !base.is_multiple_of(needed_bytes) {
+            return Err(SetupError::BaseMisaligned { needed_bytes });
         }
         if nodes == 0 || nodes > NodeId::LIMIT {
             return Err(SetupError::TooManyNodes(NodeId::new(nodes as u32).unwrap_or_default()));

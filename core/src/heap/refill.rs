@@ -2,7 +2,7 @@
 
 use core::alloc::Layout;
 
-use super::Heap;
+use super::{Answer, Heap};
 use crate::arena::{Access, Busy};
 use crate::config::Config;
 use crate::error::AllocError;
@@ -33,7 +33,11 @@ enum Found {
 impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     #[cold]
     #[inline(never)]
-    pub(super) fn alloc_slow(&self, layout: Layout, reclaim: bool) -> Result<usize, AllocError> {
+    pub(super) fn alloc_slow(&self, layout: Layout, reclaim: bool) -> Answer {
+        Answer::of(self.alloc_or_reclaim(layout, reclaim))
+    }
+
+    fn alloc_or_reclaim(&self, layout: Layout, reclaim: bool) -> Result<usize, AllocError> {
         if self.caches.slice().is_empty() {
             return Err(AllocError::NotReady);
         }

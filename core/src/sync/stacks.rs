@@ -1,7 +1,38 @@
 //! The array stacks of one CPU, one for each size class, side by side.
 
-use super::{OwnerU32, OwnerUsize, const_fn};
+#[cfg(loom)]
+use super::OwnerUsize as Round;
+use super::{OwnerU32, const_fn};
 use crate::size_class::SizeClass;
+
+/// A round: plain memory of the owner's, at which nobody else ever looks, so that a batch is copied as a whole.
+#[cfg(not(loom))]
+#[repr(transparent)]
+struct Round(core::cell::UnsafeCell<usize>);
+
+#[cfg(not(loom))]
+// SAFETY: reached by the stacks' owner alone, who is one thread at a time: every method that looks at rounds is the
+// owner's, as the field's documentation says.
+unsafe impl Sync for Round {}
+
+#[cfg(not(loom))]
+impl Round {
+    const fn new(round: usize) -> Self {
+        Self(core::cell::UnsafeCell::new(round))
+    }
+
+    #[inline(always)]
+    fn get(&self) -> usize {
+        // SAFETY: the owner's own memory, and no reference into it is ever kept.
+        unsafe { *self.0.get() }
+    }
+
+    #[inline(always)]
+    fn set(&self, round: usize) {
+        // SAFETY: as in `get`.
+        unsafe { *self.0.get() = round }
+    }
+}
 
 /// How many rounds a batch of each class has: what goes to a depot at once. 64 rounds, but no more than 8 KiB of objects
 /// if that leaves two: a hand-over costs little for each round of a long batch, and what lies in batches is idle memory.
@@ -66,7 +97,8 @@ struct Fill {
 #[repr(C)]
 pub(crate) struct Stacks {
     fills: [Fill; SizeClass::COUNT],
-    rounds: [OwnerUsize; ROUNDS],
+    /// Only the owner's methods touch these.
+    rounds: [Round; ROUNDS],
 }
 
 impl Stacks {
@@ -75,12 +107,12 @@ impl Stacks {
             #[cfg(not(loom))]
             return Self {
                 fills: [const { Fill { len: OwnerU32::new(0), limit: OwnerU32::new(0) } }; SizeClass::COUNT],
-                rounds: [const { OwnerUsize::new(0) }; ROUNDS],
+                rounds: [const { Round::new(0) }; ROUNDS],
             };
             #[cfg(loom)]
             return Self {
                 fills: core::array::from_fn(|_| Fill { len: OwnerU32::new(0), limit: OwnerU32::new(0) }),
-                rounds: core::array::from_fn(|_| OwnerUsize::new(0)),
+                rounds: core::array::from_fn(|_| Round::new(0)),
             };
         }
     }
@@ -95,7 +127,7 @@ impl Stacks {
     /// # Safety
     /// `place` is below the class's capacity.
     #[inline(always)]
-    unsafe fn round(&self, class: SizeClass, place: u32) -> &OwnerUsize {
+    unsafe fn round(&self, class: SizeClass, place: u32) -> &Round {
         // SAFETY: by the caller's promise it is before `START` of the next class, which is at most `ROUNDS`.
         unsafe { self.rounds.get_unchecked(class.start() + place as usize) }
     }
@@ -141,10 +173,7 @@ impl Stacks {
         true
     }
 
-    /// Puts rounds in by way of `put`, which answers how many it wrote to the front of what it is given.
-    ///
-    /// What is on the stack stays below them. `put` may be given less than `count` places, but at least one unless the
-    /// stack is at capacity.
+    /// Puts rounds in up to the stack's capacity, whatever its limit, which follows; answers how many.
     pub(crate) fn extend(&self, class: SizeClass, rounds: &[usize]) -> usize {
         let len = self.len(class);
         let count = rounds.len().min(class.stack_capacity() - len);
