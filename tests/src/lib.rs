@@ -15,9 +15,15 @@
 //! ```
 //!
 //! Nothing here allocates but through the world, and nothing is unsafe.
+//!
+//! [`conformance`] is for heaps: what any allocator must do, as a kit that runs on any allocator.
 #![no_std]
 #![deny(unsafe_code)]
 
+#[cfg(feature = "std")]
+extern crate std;
+
+pub mod conformance;
 mod flag;
 mod home;
 mod load;
