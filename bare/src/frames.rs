@@ -64,9 +64,15 @@ pub fn init() -> Handover {
             FRAMES.settle();
         });
         // What one CPU asks of the others (give back what lies idle) is done where they are idle, and when kicked.
-        smp::set_idle_hook(|| FRAMES.poll());
+        smp::add_idle_hook(|| FRAMES.poll());
         done
     })
+}
+
+/// The frames from the first of the machine's memory to the last.
+pub fn span() -> Option<FrameSpan> {
+    let movable = harness::option("movable").and_then(|node| node.parse().ok());
+    hull(&pieces(machine::get().topology.memory(), movable))
 }
 
 /// Wrong frees since boot, each of which was refused and reported.

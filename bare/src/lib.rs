@@ -27,6 +27,7 @@
 //!   boot         [unsafe] from the loader to the kernel's own code
 //!   harness      tests inside a kernel, panics
 //!   frames       pagemill, given this machine: what an embedder does
+//!   heap         [unsafe] its heap, and the global allocator to install
 //! on the host
 //!   host         builds the kernel and boots it
 //! ```
@@ -57,6 +58,8 @@ pub mod cpu;
 pub mod frames;
 #[cfg(target_os = "none")]
 pub mod harness;
+#[cfg(target_os = "none")]
+pub mod heap;
 #[cfg(target_os = "none")]
 pub mod idt;
 #[cfg(target_os = "none")]

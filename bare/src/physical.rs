@@ -142,6 +142,17 @@ pub unsafe fn with_bytes<C: Config>(
     true
 }
 
+/// The bytes of lent frames, for ever: the right to them ends here. What they hold is anyone's guess.
+///
+/// # Safety
+/// `frames` were lent by an instance that manages RAM of this machine that nobody else uses.
+pub unsafe fn bytes_of(frames: FrameRange) -> &'static mut [MaybeUninit<u8>] {
+    let span = frames.into_raw();
+    let start = pointer(span.start().number() as u64 * FRAME_BYTES).cast();
+    // SAFETY: RAM is mapped in the window; the frames are the caller's by his promise, who has given them up.
+    unsafe { slice::from_raw_parts_mut(start, span.count().get() * FRAME_BYTES as usize) }
+}
+
 /// Page tables in early memory.
 #[derive(Debug)]
 pub(crate) struct WindowTables;

@@ -14,10 +14,11 @@ use crate::{apic, cpu};
 /// How often an idle CPU looks for work before it sleeps until an interrupt.
 const ROUNDS_BEFORE_SLEEP: u32 = 2000;
 
-static IDLE_HOOK: Once<fn()> = Once::new();
+/// What idle CPUs call, in the order in which it was added.
+static IDLE_HOOKS: [Once<fn()>; 4] = [const { Once::new() }; 4];
 
 /// Runs `work` on every CPU at once, with the CPU's number, and returns when all are done. While it waits, this CPU
-/// calls the idle hook.
+/// calls the idle hooks.
 ///
 /// # Panics
 /// Inside such work, or in a handler: nobody would be left to wait for.
@@ -43,17 +44,20 @@ fn run(cpus: core::ops::Range<u32>, work: &(dyn Fn(u32) + Sync)) {
     working.store(false, Ordering::Relaxed);
 }
 
-/// Has every idle CPU call `hook` now and then, and every CPU when it is kicked. Once only; `false` if there was a hook.
-pub fn set_idle_hook(hook: fn()) -> bool {
-    let mut was_free = false;
-    IDLE_HOOK.call_once(|| {
-        was_free = true;
-        hook
-    });
-    was_free
+/// Has every idle CPU call `hook` now and then, and every CPU when it is kicked. There is room for four hooks and no way
+/// to take one out; `false` if there is no room.
+pub fn add_idle_hook(hook: fn()) -> bool {
+    IDLE_HOOKS.iter().any(|place| {
+        let mut was_free = false;
+        place.call_once(|| {
+            was_free = true;
+            hook
+        });
+        was_free
+    })
 }
 
-/// Interrupts a CPU: it wakes up if it sleeps, and calls the idle hook in its handler.
+/// Interrupts a CPU: it wakes up if it sleeps, and calls the idle hooks in its handler.
 pub fn kick(cpu: u32) {
     send(cpu, KICK);
 }
@@ -110,7 +114,5 @@ pub fn wait_for_interrupt() {
 }
 
 fn idle_once() {
-    if let Some(hook) = IDLE_HOOK.get() {
-        hook();
-    }
+    IDLE_HOOKS.iter().filter_map(Once::get).for_each(|hook| hook());
 }

@@ -7,6 +7,11 @@ pagemill_bare::qemu_args!("-m 64M -icount shift=0,sleep=off");
 pagemill_bare::kernel! {
     main: count;
 
+    #[path = "common/heap_costs.rs"]
+    mod heap_costs;
+    #[path = "common/listed.rs"]
+    mod listed;
+
     use core::arch::asm;
     use core::hint::black_box;
     use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -116,7 +121,13 @@ pagemill_bare::kernel! {
             assert!(pair <= PAIR_LIMIT, "a pair at Fast takes {pair} instructions, more than {PAIR_LIMIT}");
             println!("a pair of order 0 at Fast takes {pair} instructions, {PAIR_LIMIT} are allowed");
         }
+        count_objects();
         cpu::exit(Verdict::Passed)
+    }
+
+    fn count_objects() {
+        let [fast, checked] = heap_costs::count().map(|figures| figures.pairs[1]);
+        println!("a pair of 64 bytes takes {fast} instructions at Fast, {checked} at Checked");
     }
 
     /// Gives an instance its frames, with metadata from early memory.
@@ -153,7 +164,7 @@ pagemill_bare::kernel! {
 
     /// The median of `SAMPLES` runs of `work`, less what it takes to count nothing.
     #[inline(always)]
-    fn median(work: impl Fn() -> bool) -> u64 {
+    pub(crate) fn median(work: impl Fn() -> bool) -> u64 {
         let of = |work: &dyn Fn() -> u64| {
             let mut samples = [0; SAMPLES];
             samples.iter_mut().for_each(|sample| *sample = work());
@@ -166,7 +177,7 @@ pagemill_bare::kernel! {
 
     /// What `work` gives, and the instructions it took.
     #[inline(always)]
-    fn counted<R>(work: impl FnOnce() -> R) -> (R, u64) {
+    pub(crate) fn counted<R>(work: impl FnOnce() -> R) -> (R, u64) {
         let began = time_stamp();
         let result = work();
         (result, time_stamp() - began)

@@ -145,10 +145,12 @@ pagemill_bare::kernel! {
 
     fn idle_cpus_and_kicked_ones_call_the_hook() {
         reset();
-        assert!(smp::set_idle_hook(|| {
+        assert!(smp::add_idle_hook(|| {}));
+        assert!(smp::add_idle_hook(|| {
             COUNTS[percpu::cpu() as usize].fetch_add(1, Relaxed);
         }));
-        assert!(!smp::set_idle_hook(|| {}), "there is one already");
+        assert!(smp::add_idle_hook(|| {}) && smp::add_idle_hook(|| {}));
+        assert!(!smp::add_idle_hook(|| {}), "there are four already");
         // Sleeping or not, a kick is answered.
         for _ in 0..20 {
             reset();
