@@ -107,7 +107,7 @@ impl Here {
 /// A process as pagemill's core sees it.
 ///
 /// **Desks.** A thread that calls [`Frames::settle`] finds that instance's pool by one word of its own, until it ends or
-/// becomes another CPU; without, the instance looks for the pool by the thread's number.
+/// becomes another CPU; without, the instance finds it by the thread's number in the slow path, some nanoseconds later.
 ///
 /// **Signals.** A handler that interrupted ordinary code may allocate and free. One that interrupted the allocator finds
 /// its CPU claimed: it gets frames only if no lock stands in the way, and its frees are left to the lock's holder. Both
