@@ -19,7 +19,8 @@ usage: cargo bench-heap [options]
   --reps N            rounds: each allocator once in each, in random order (default 9)
   --quick             one build, two short rounds: that all of it runs, not how fast
   --csv PATH          write the figures there (default for a full run: results/heap.csv beside the sources)
-  --summary           no measuring: the tables from the CSV
+  --report PATH       write the plots there, as one HTML file (default: beside the CSV)
+  --summary           no measuring: the tables and plots from the CSV
   --list              the workloads and the allocators
 ";
 
@@ -43,6 +44,8 @@ pub(crate) struct Args {
     pub hurry: usize,
     /// Where the record goes, if anywhere.
     pub csv: Option<PathBuf>,
+    /// Where the plots go, if anywhere.
+    pub report: Option<PathBuf>,
     /// What to do instead of measuring.
     pub instead: Option<Instead>,
 }
@@ -73,6 +76,7 @@ impl Args {
                 "--reps" => given.reps = Some(number(&arg, &value()?, 1000)?),
                 "--quick" => given.quick = true,
                 "--csv" => given.csv = Some(PathBuf::from(value()?)),
+                "--report" => given.report = Some(PathBuf::from(value()?)),
                 "--summary" => given.instead = Some(Instead::Summary),
                 "--list" => given.instead = Some(Instead::List),
                 "--help" | "-h" => given.instead = Some(Instead::Help),
@@ -93,6 +97,7 @@ struct Given {
     reps: Option<usize>,
     quick: bool,
     csv: Option<PathBuf>,
+    report: Option<PathBuf>,
     instead: Option<Instead>,
 }
 
@@ -106,6 +111,7 @@ impl Given {
             && self.builds.is_none()
             && self.reps.is_none_or(|reps| reps >= ENOUGH);
         let csv = self.csv.or_else(|| (whole || self.instead == Some(Instead::Summary)).then(default_csv));
+        let report = self.report.or_else(|| Some(csv.as_ref()?.with_extension("html")));
         let workloads = self.workloads.unwrap_or_else(|| list::ALL.iter().collect());
         let measured = |w: &&Workload| w.threads.iter().any(|n| self.threads.as_ref().is_none_or(|t| t.contains(n)));
         if !workloads.iter().any(measured) {
@@ -114,12 +120,16 @@ impl Given {
         let every_build = if self.quick { &Build::ALL[..1] } else { &Build::ALL[..] };
         Ok(Args {
             workloads,
-            allocators: self.allocators.unwrap_or_else(|| allocators::ALL.iter().collect()),
+            allocators: self.allocators.unwrap_or_else(|| {
+                let wanted = |a: &&Allocator| !self.quick || !a.is_large;
+                allocators::ALL.iter().filter(wanted).collect()
+            }),
             threads: self.threads,
             builds: self.builds.unwrap_or_else(|| every_build.to_vec()),
             reps: self.reps.unwrap_or(if self.quick { 2 } else { ENOUGH }),
             hurry: if self.quick { 50 } else { 1 },
             csv,
+            report,
             instead: self.instead,
         })
     }
@@ -191,7 +201,7 @@ mod tests {
             assert!(parse(part).unwrap().csv.is_none(), "{part}");
         }
         let args = parse("--quick --csv a/b.csv").unwrap();
-        assert_eq!(args.csv.unwrap(), Path::new("a/b.csv"));
+        assert_eq!(args.report.unwrap(), Path::new("a/b.html"));
     }
 
     #[test]

@@ -1,15 +1,19 @@
 //! Heap benchmarks: pagemill and its peers, each a program of its own, doing the same; `--help` says how.
 //!
 //! [`args`] says what to measure, [`allocators`] who, [`workers`] builds and runs them, [`rounds`] interleaves the runs,
-//! [`row`] is what is recorded, and [`table`] shows it. What is done is in the crate `heap-workloads`.
+//! [`row`] is what is recorded, [`table`] and [`report`] show it. What is done is in the crate `heap-workloads`.
 
 mod allocators;
 mod args;
+mod plot;
+mod report;
 mod rounds;
 mod row;
 mod table;
 mod workers;
 
+use std::fs;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -42,18 +46,31 @@ fn act(args: &Args) -> Result<(), String> {
         Some(Instead::Help) => print!("{USAGE}"),
         Some(Instead::List) => print!("{}", args::names()),
         Some(Instead::Summary) => {
-            let path = args.csv.as_ref().ok_or("no record to summarise")?;
-            print!("{}", table::all(&Record::read(path)?));
+            let record = Record::read(args.csv.as_deref().ok_or("no record to summarise")?)?;
+            print!("{}", table::all(&record));
+            write_report(args, &record)?;
         }
         None => {
             let record = measure(args)?;
             if let Some(path) = &args.csv {
-                record.write(path).map_err(|e| format!("{}: {e}", path.display()))?;
+                record.write(path).map_err(|e| cannot(path, &e))?;
                 println!("{} figures in {}", record.rows.len(), path.display());
             }
+            write_report(args, &record)?;
         }
     }
     Ok(())
+}
+
+fn write_report(args: &Args, record: &Record) -> Result<(), String> {
+    let Some(path) = &args.report else { return Ok(()) };
+    fs::write(path, report::html(record)).map_err(|e| cannot(path, &e))?;
+    println!("plots in {}", path.display());
+    Ok(())
+}
+
+fn cannot(path: &Path, error: &std::io::Error) -> String {
+    format!("{}: {error}", path.display())
 }
 
 fn measure(args: &Args) -> Result<Record, String> {
@@ -71,7 +88,12 @@ fn measure(args: &Args) -> Result<Record, String> {
         if cases.is_empty() {
             continue;
         }
-        print!("\n{}: CPU ns, medians of {} rounds, * the best peer\n{}", set.name(), args.reps, table::head(&args.allocators));
+        print!(
+            "\n{}: CPU ns, medians of {} rounds, * the best peer\n{}",
+            set.name(),
+            args.reps,
+            table::head(&args.allocators)
+        );
         for case in &cases {
             let outcome = rounds::measure(&args.allocators, &args.builds, case, args.reps);
             print!("{}", table::lines(&outcome.rows, &args.allocators, CPU));

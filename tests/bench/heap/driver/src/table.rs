@@ -11,8 +11,10 @@ use crate::allocators::{ALL, Allocator, PAGEMILL};
 use crate::row::{Record, Row};
 use crate::workers::Build;
 
-/// What has a mean over workloads.
-const MEANS: [(&str, &str); 2] = [(CPU, "CPU time"), (PEAK, "peak of memory")];
+/// What has a mean over the workloads of a set. Those of memory are not made for their time.
+fn has_mean(set: Set, metric: &str) -> bool {
+    metric == PEAK || (metric == CPU && set != Set::Memory)
+}
 
 /// Titles of the columns.
 pub(crate) fn head(allocators: &[&Allocator]) -> String {
@@ -45,7 +47,8 @@ pub(crate) fn lines(rows: &[Row], allocators: &[&Allocator], metric: &str) -> St
     text
 }
 
-fn is(row: &Row, allocator: &Allocator) -> bool {
+/// Is the row this allocator's?
+pub(crate) fn is(row: &Row, allocator: &Allocator) -> bool {
     row.allocator == allocator.name && row.level == allocator.level
 }
 
@@ -55,7 +58,8 @@ fn best<'a>(rows: &[&'a Row]) -> Option<&'a Row> {
     peers.min_by(|a, b| a.spread.median.total_cmp(&b.spread.median))
 }
 
-fn figure(row: &Row) -> String {
+/// The figure with as many digits as mean something; memory in MiB.
+pub(crate) fn figure(row: &Row) -> String {
     let (value, digits) = match row.unit.as_str() {
         "KiB" => (row.spread.median / 1024.0, 1),
         "ns" if row.spread.median < 10.0 => (row.spread.median, 2),
@@ -134,7 +138,7 @@ pub(crate) fn means(rows: &[Row]) -> Vec<Row> {
     let mut means = Vec::new();
     for set in Set::ALL {
         for build in Build::ALL {
-            for (metric, _) in MEANS {
+            for metric in [CPU, PEAK].into_iter().filter(|metric| has_mean(set, metric)) {
                 let figures = |r: &&Row| r.set == set.name() && r.build == build.name() && r.metric == metric;
                 let figures: Vec<&Row> = rows.iter().filter(figures).collect();
                 means.extend(means_of(&figures));

@@ -51,6 +51,9 @@ pub(crate) fn build(allocator: &Allocator, build: Build) -> Result<(), String> {
     if let Some(feature) = allocator.feature {
         command.args(["--features", feature]);
     }
+    if !allocator.cxx_flags.is_empty() {
+        command.env("CXXFLAGS", allocator.cxx_flags);
+    }
     let status = command.status().map_err(|error| format!("cannot start cargo: {error}"))?;
     let without = "leave it out with --allocators";
     status.success().then_some(()).ok_or_else(|| format!("{} does not build; {without}", allocator.key))

@@ -1,11 +1,12 @@
 //! All workloads.
 
-use crate::load::Set::{self, Micro};
+use crate::load::Set::{self, Memory, Micro, Pages};
 use crate::load::{Load, Workload};
 use crate::meter::Meter;
-use crate::work::{batches, larson, mstress, pairs, xmalloc};
+use crate::work::*;
 
 const ONE: &[usize] = &[1];
+const TWO: &[usize] = &[1, 2];
 const FEW: &[usize] = &[1, 2, 4];
 
 /// Every workload, in the order of the report.
@@ -22,6 +23,26 @@ pub const ALL: &[Workload] = &[
     one(Micro, "larson", "replacement", FEW, larson::run),
     one(Micro, "xmalloc", "pair", FEW, xmalloc::run),
     one(Micro, "mstress", "object", FEW, mstress::run),
+    one(Micro, "rptest", "pair", FEW, rptest::run),
+    one(Micro, "sh6", "pair", ONE, sh6::run),
+    one(Micro, "sh8", "pair", FEW, sh8::run),
+    one(Micro, "alloc-test", "pair", FEW, alloctest::run),
+    one(Micro, "thread-churn", "thread", FEW, churn::run),
+    one(Micro, "btree", "replacement", TWO, btree::run),
+    one(Micro, "strings", "text", FEW, strings::run),
+    one(Micro, "mixed", "step", FEW, mixed::run),
+    one(Pages, "json", "byte", TWO, json::run),
+    one(Pages, "syn", "type", ONE, source::run),
+    one(Pages, "hashmap", "entry", ONE, hashmap::run),
+    one(Pages, "vec-100mb", "element", ONE, vecs::one),
+    one(Pages, "vec-1000", "element", ONE, vecs::many),
+    one(Pages, "medium", "block", TWO, medium::run),
+    one(Pages, "large-64k", "pair", ONE, pairs::run::<{ 1 << 13 }>),
+    one(Pages, "large-2m", "pair", ONE, pairs::run::<{ 1 << 18 }>),
+    one(Memory, "steady", "step", ONE, steady::run),
+    one(Memory, "sawtooth", "block", ONE, sawtooth::run),
+    one(Memory, "idle", "thread", ONE, idle::run),
+    one(Memory, "tiny", "program", ONE, tiny::run),
 ];
 
 const fn one(

@@ -53,6 +53,7 @@ impl FromStr for Sample {
 pub struct Meter {
     start: (Usage, Instant),
     stop: Option<(Usage, Instant)>,
+    rates: bool,
     notes: Vec<(&'static str, &'static str, f64)>,
 }
 
@@ -60,7 +61,7 @@ impl Meter {
     /// A meter that already runs.
     #[expect(clippy::new_without_default, reason = "it reads the clock")]
     pub fn new() -> Self {
-        Self { start: now(), stop: None, notes: Vec::with_capacity(8) }
+        Self { start: now(), stop: None, rates: false, notes: Vec::with_capacity(8) }
     }
 
     /// What was done up to here was preparation. Without a call, all of it counts.
@@ -71,6 +72,11 @@ impl Meter {
     /// What follows does not count. Without a call, all of it does.
     pub fn stop(&mut self) {
         self.stop = Some(now());
+    }
+
+    /// Tells also how many page faults there were for a million units, and which part of the time was the kernel's.
+    pub fn tell_rates(&mut self) {
+        self.rates = true;
     }
 
     /// Tells another figure.
@@ -97,6 +103,12 @@ impl Meter {
             sample(FAULTS, "faults", (used.faults - before.faults) as f64),
             sample(PEAK, "KiB", peak as f64),
         ];
+        if self.rates {
+            let faults = (used.faults - before.faults) as f64 / ops.max(1) as f64 * 1e6;
+            let kernel = (used.kernel_ns - before.kernel_ns) as f64 / (used.cpu_ns - before.cpu_ns).max(1) as f64;
+            samples.push(sample("faults-per-million", "faults", faults));
+            samples.push(sample("kernel-share", "%", kernel * 100.0));
+        }
         samples.extend(self.notes.iter().map(|&(metric, unit, value)| sample(metric, unit, value)));
         samples
     }

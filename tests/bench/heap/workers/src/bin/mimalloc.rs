@@ -1,4 +1,4 @@
-//! mimalloc, as the crate comes.
+//! mimalloc 3, as the crate comes.
 
 #[global_allocator]
 static GLOBAL: mimalloc::MiMalloc = mimalloc::MiMalloc;

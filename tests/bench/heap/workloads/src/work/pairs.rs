@@ -8,7 +8,11 @@ use crate::meter::Meter;
 
 /// Pairs of one size, which the compiler knows.
 pub fn run<const WORDS: usize>(load: &Load, _: &mut Meter) -> u64 {
-    let pairs = load.times(if WORDS <= 1024 { 10_000_000 } else { 100_000 });
+    let pairs = load.times(match WORDS {
+        0..=1024 => 10_000_000,
+        1025..=8192 => 1_000_000,
+        _ => 200_000,
+    });
     load.on_each_thread(|_| {
         for _ in 0..pairs {
             let block = Fixed::<WORDS>::new();
