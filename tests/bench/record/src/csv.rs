@@ -153,7 +153,8 @@ fn commit() -> Option<String> {
         output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_string())
     };
     let head = git(&["rev-parse", "--short=10", "HEAD"])?;
-    let changed = git(&["status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)tests/bench/results"])?;
+    let changed =
+        git(&["status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)tests/bench/results"])?;
     Some(if changed.is_empty() { head } else { head + "-changed" })
 }
 
@@ -222,7 +223,8 @@ mod tests {
 
     #[test]
     fn a_record_survives_the_file() {
-        let row = Row { who: "a, b".into(), spread: Spread { median: 1.5, min: 1.0, max: 2.0, q1: 1.25, q3: 1.75, reps: 9 } };
+        let row =
+            Row { who: "a, b".into(), spread: Spread { median: 1.5, min: 1.0, max: 2.0, q1: 1.25, q3: 1.75, reps: 9 } };
         let mut record = Record::new("program");
         record.machine = "a \"fast\" one, 2 cores".into();
         record.rows.push(row);

@@ -21,6 +21,7 @@ usage: cargo bench-heap [options]
   --csv PATH          write the figures there (default for a full run: results/heap.csv beside the sources)
   --report PATH       write the plots there, as one HTML file (default: beside the CSV)
   --summary           no measuring: the tables and plots from the CSV
+  --markdown          no measuring: the table for the README from the CSV
   --list              the workloads and the allocators
 ";
 
@@ -59,6 +60,8 @@ pub(crate) enum Instead {
     List,
     /// Render the record.
     Summary,
+    /// Render it for the README.
+    Markdown,
 }
 
 impl Args {
@@ -78,6 +81,7 @@ impl Args {
                 "--csv" => given.csv = Some(PathBuf::from(value()?)),
                 "--report" => given.report = Some(PathBuf::from(value()?)),
                 "--summary" => given.instead = Some(Instead::Summary),
+                "--markdown" => given.instead = Some(Instead::Markdown),
                 "--list" => given.instead = Some(Instead::List),
                 "--help" | "-h" => given.instead = Some(Instead::Help),
                 _ => return Err(format!("unknown option {arg}")),
@@ -110,7 +114,8 @@ impl Given {
             && self.threads.is_none()
             && self.builds.is_none()
             && self.reps.is_none_or(|reps| reps >= ENOUGH);
-        let csv = self.csv.or_else(|| (whole || self.instead == Some(Instead::Summary)).then(default_csv));
+        let rendered = matches!(self.instead, Some(Instead::Summary | Instead::Markdown));
+        let csv = self.csv.or_else(|| (whole || rendered).then(default_csv));
         let report = self.report.or_else(|| Some(csv.as_ref()?.with_extension("html")));
         let workloads = self.workloads.unwrap_or_else(|| list::ALL.iter().collect());
         let measured = |w: &&Workload| w.threads.iter().any(|n| self.threads.as_ref().is_none_or(|t| t.contains(n)));

@@ -1,10 +1,11 @@
 //! Heap benchmarks: pagemill and its peers, each a program of its own, doing the same; `--help` says how.
 //!
 //! [`args`] says what to measure, [`allocators`] who, [`workers`] builds and runs them, [`rounds`] interleaves the runs,
-//! [`row`] is what is recorded, [`table`] and [`report`] show it. What is done is in the crate `heap-workloads`.
+//! [`row`] is what is recorded, [`table`], [`markdown`] and [`report`] show it. What is done is in the crate `heap-workloads`.
 
 mod allocators;
 mod args;
+mod markdown;
 mod plot;
 mod report;
 mod rounds;
@@ -45,6 +46,10 @@ fn act(args: &Args) -> Result<(), String> {
     match args.instead {
         Some(Instead::Help) => print!("{USAGE}"),
         Some(Instead::List) => print!("{}", args::names()),
+        Some(Instead::Markdown) => {
+            let record = Record::read(args.csv.as_deref().ok_or("no record to summarise")?)?;
+            print!("{}", markdown::tables(&record));
+        }
         Some(Instead::Summary) => {
             let record = Record::read(args.csv.as_deref().ok_or("no record to summarise")?)?;
             print!("{}", table::all(&record));

@@ -77,7 +77,16 @@ fn metrics(set: Set) -> Vec<&'static str> {
     match set {
         Set::Micro => vec![CPU],
         Set::Pages => vec![CPU, PEAK],
-        Set::Memory => vec![PEAK, "rss-live", "rss-idle", "rss-joined", "rss-valley", "faults-per-million"],
+        Set::Memory => vec![
+            PEAK,
+            "rss-live",
+            "rss-idle",
+            "rss-joined",
+            "rss-valley",
+            "rss-anonymous",
+            "faults-per-million",
+            "hangs",
+        ],
     }
 }
 
@@ -85,7 +94,7 @@ fn title(workload: &Workload, threads: usize, metric: &str) -> String {
     let unit = match metric {
         CPU => format!("CPU ns a {}", workload.unit),
         PEAK => "peak MiB".into(),
-        "faults-per-million" => metric.into(),
+        "faults-per-million" | "hangs" => metric.into(),
         _ => format!("{metric} MiB"),
     };
     let plural = if threads == 1 { "" } else { "s" };

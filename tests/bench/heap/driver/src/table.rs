@@ -53,7 +53,7 @@ pub(crate) fn is(row: &Row, allocator: &Allocator) -> bool {
 }
 
 /// The best of the others.
-fn best<'a>(rows: &[&'a Row]) -> Option<&'a Row> {
+pub(crate) fn best<'a>(rows: &[&'a Row]) -> Option<&'a Row> {
     let peers = rows.iter().copied().filter(|r| r.allocator != PAGEMILL);
     peers.min_by(|a, b| a.spread.median.total_cmp(&b.spread.median))
 }

@@ -7,6 +7,7 @@ use crate::work::*;
 
 const ONE: &[usize] = &[1];
 const TWO: &[usize] = &[1, 2];
+const FORKING: &[usize] = &[4];
 const FEW: &[usize] = &[1, 2, 4];
 
 /// Every workload, in the order of the report.
@@ -42,6 +43,7 @@ pub const ALL: &[Workload] = &[
     one(Memory, "steady", "step", ONE, steady::run),
     one(Memory, "sawtooth", "block", ONE, sawtooth::run),
     one(Memory, "idle", "thread", ONE, idle::run),
+    one(Memory, "fork", "fork", FORKING, fork::run),
     one(Memory, "tiny", "program", ONE, tiny::run),
 ];
 

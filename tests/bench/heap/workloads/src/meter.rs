@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Instant;
 
-use crate::os::{Usage, resident};
+use crate::os::{Resident, Usage};
 
 /// The cost of one allocation and release, or of what else the workload repeats.
 pub const CPU: &str = "cpu";
@@ -86,13 +86,13 @@ impl Meter {
 
     /// Tells how much memory is resident now.
     pub fn note_resident(&mut self, metric: &'static str) {
-        self.note(metric, "KiB", resident().0 as f64);
+        self.note(metric, "KiB", Resident::now().now as f64);
     }
 
     /// All figures, of `ops` repetitions of what the workload does.
     pub fn finish(self, ops: u64) -> Vec<Sample> {
         let (used, time) = self.stop.unwrap_or_else(now);
-        let (_, peak) = resident();
+        let peak = Resident::now().peak;
         let per_op = |ns: u64| ns as f64 / ops.max(1) as f64;
         let sample = |metric: &str, unit: &str, value| Sample { metric: metric.into(), unit: unit.into(), value };
         let (before, since) = self.start;

@@ -44,19 +44,51 @@ pub fn give_up_after(seconds: u32) {
     unsafe { libc::alarm(seconds) };
 }
 
-/// Memory of this program in KiB: what is resident, and the most that ever was since the program was started.
-///
-/// The peak that `getrusage` tells is not this one: it starts at what the parent had when it made the child.
-pub fn resident() -> (u64, u64) {
-    // A buffer on the stack, so that asking does not change the answer.
-    let mut text = [0; 4096];
-    let read = File::open("/proc/self/status").and_then(|mut file| file.read(&mut text)).unwrap_or(0);
-    let text = std::str::from_utf8(&text[..read]).unwrap_or_default();
-    let told = |key: &str| {
-        let value = text.lines().find_map(|line| line.strip_prefix(key))?;
-        value.split_whitespace().next()?.parse().ok()
-    };
-    (told("VmRSS:").unwrap_or(0), told("VmHWM:").unwrap_or(0))
+/// Does `work` in a forked child, and says whether it came to its end there within two seconds.
+pub fn succeeds_in_fork(work: impl FnOnce()) -> bool {
+    const SECONDS: u32 = 2;
+    // SAFETY: the child does nothing but the work, which is what is tried out, and then goes.
+    let child = unsafe { libc::fork() };
+    assert!(child >= 0, "a process may be forked");
+    if child == 0 {
+        give_up_after(SECONDS);
+        work();
+        // SAFETY: it ends the child without running what the parent has left to do.
+        unsafe { libc::_exit(0) };
+    }
+    let mut status = 0;
+    // SAFETY: `status` is a valid place for the answer.
+    let ended = unsafe { libc::waitpid(child, &mut status, 0) };
+    ended == child && status == 0
+}
+
+/// Memory of this program in KiB.
+#[derive(Clone, Copy, Debug)]
+pub struct Resident {
+    /// What is there now.
+    pub now: u64,
+    /// What of it is no file: the program itself and its libraries are the same for every allocator.
+    pub anonymous: u64,
+    /// The most that ever was since the program was started.
+    ///
+    /// The peak that `getrusage` tells is not this one: it starts at what the parent had when it made the child.
+    pub peak: u64,
+}
+
+impl Resident {
+    /// What the kernel tells, which may be wrong by a few pages for each CPU.
+    pub fn now() -> Self {
+        // A buffer on the stack, so that asking does not change the answer.
+        let mut text = [0; 4096];
+        let read = File::open("/proc/self/status").and_then(|mut file| file.read(&mut text)).unwrap_or(0);
+        let text = std::str::from_utf8(&text[..read]).unwrap_or_default();
+        let told = |key: &str| {
+            let value = text.lines().find_map(|line| line.strip_prefix(key))?;
+            value.split_whitespace().next()?.parse().ok()
+        };
+        let told = |key: &str| told(key).unwrap_or(0);
+        Self { now: told("VmRSS:"), anonymous: told("RssAnon:"), peak: told("VmHWM:") }
+    }
 }
 
 #[cfg(test)]
@@ -65,8 +97,8 @@ mod tests {
 
     #[test]
     fn the_system_answers() {
-        let (now, peak) = resident();
-        assert!(now > 0 && peak >= now);
+        let resident = Resident::now();
+        assert!(resident.anonymous > 0 && resident.now > resident.anonymous && resident.peak >= resident.now);
         let used = Usage::now();
         assert!(used.cpu_ns > 0 && used.faults > 0);
     }

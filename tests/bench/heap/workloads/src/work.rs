@@ -4,6 +4,7 @@ pub mod alloctest;
 pub mod batches;
 pub mod btree;
 pub mod churn;
+pub mod fork;
 pub mod hashmap;
 pub mod idle;
 pub mod json;
