@@ -119,6 +119,13 @@ macro_rules! zero_is_new {
 }
 zero_is_new!(crate::sync::AtomicU8, crate::sync::AtomicU16, crate::sync::AtomicU32, crate::sync::AtomicU64);
 
+// SAFETY: zero bytes are zero.
+unsafe impl ZeroIsNew for usize {
+    fn zero() -> Self {
+        0
+    }
+}
+
 // SAFETY: a null pointer is all zeros, and is what `empty` makes.
 unsafe impl<T> ZeroIsNew for crate::sync::Publish<'_, T> {
     fn zero() -> Self {
@@ -183,14 +190,19 @@ impl<'m> Carver<'m> {
     }
 
     /// `count` words that start at zero, left unwritten where the bytes are zero already.
-    pub(crate) fn zeros<T: ZeroIsNew>(&mut self, count: usize) -> &'m [T] {
+    pub(crate) fn zeros_mut<T: ZeroIsNew>(&mut self, count: usize) -> &'m mut [T] {
         if !(self.zeroed && ZERO_BYTES_ARE_NEW) {
-            return self.slice(count, |_| T::zero());
+            return self.slice_mut(count, |_| T::zero());
         }
         let places = self.places::<T>(count);
         // SAFETY: the bytes are initialised and zero by the promise of `Metadata::zeroed`, nothing has been carved
         // from them before, and `ZeroIsNew` says that such a T is valid.
-        unsafe { places.assume_init_ref() }
+        unsafe { places.assume_init_mut() }
+    }
+
+    /// As [`Carver::zeros_mut`], to share.
+    pub(crate) fn zeros<T: ZeroIsNew>(&mut self, count: usize) -> &'m [T] {
+        self.zeros_mut(count)
     }
 }
 

@@ -72,7 +72,7 @@ impl<'m, P: Platform> Depot<'m, P> {
 
     /// Gives the depot its shards.
     pub(crate) fn init<C: Config>(&self, shards: usize, carver: &mut Carver<'m>) {
-        let mut rest = carver.slice_mut(shards * rounds::<C>(), |_| 0usize);
+        let mut rest = carver.zeros_mut::<usize>(shards * rounds::<C>());
         let bins = carver.slice(shards * SizeClass::COUNT, |index| {
             let capacity = SizeClass::new(index % SizeClass::COUNT).map_or(0, capacity::<C>);
             let rounds = rest.split_off_mut(..capacity).unwrap_or_default();

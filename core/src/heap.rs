@@ -84,6 +84,8 @@ const _: () = {
 /// [`Frames`] has memory. `P` is the machine, `C` the level of checking and the geometry of both.
 pub struct Heap<'m, P: Platform, C: Config = Checked> {
     pub(crate) frames: &'m Frames<'m, P, C>,
+    /// Who gives it more memory.
+    pub(crate) source: Option<fn(Layout) -> bool>,
     pub(crate) window: Window,
     /// Bytes of the span, from the window's base.
     pub(crate) span_bytes: AtomicUsize,
@@ -108,8 +110,28 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     const_fn! {
         /// A heap that will take its frames from `frames`.
         pub const fn new(frames: &'m Frames<'m, P, C>) -> Self {
+            Self::with(frames, None)
+        }
+    }
+
+    const_fn! {
+        /// As [`new`](Self::new), with a source of more memory: a heap that grows by regions, and one that is set up by
+        /// the first request.
+        ///
+        /// `source` is called with a request that found too little memory, before idle memory is asked for, and with one
+        /// that came before [`init`](Self::init). It may initialise the heap and add memory to its frames, and answers
+        /// whether to try again. It is called with no lock and no pin held, in every context, also by several CPUs at
+        /// once.
+        pub const fn with_source(frames: &'m Frames<'m, P, C>, source: fn(Layout) -> bool) -> Self {
+            Self::with(frames, Some(source))
+        }
+    }
+
+    const_fn! {
+        const fn with(frames: &'m Frames<'m, P, C>, source: Option<fn(Layout) -> bool>) -> Self {
             Self {
                 frames,
+                source,
                 window: Window::empty(),
                 span_bytes: AtomicUsize::new(0),
                 directory: PublishSlice::empty(),

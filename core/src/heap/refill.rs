@@ -38,15 +38,21 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     }
 
     fn alloc_or_reclaim(&self, layout: Layout, reclaim: bool) -> Result<usize, AllocError> {
-        if self.caches.slice().is_empty() {
-            return Err(AllocError::NotReady);
+        let mut first = self.alloc_if_ready(layout);
+        while let Err(AllocError::NoMemory | AllocError::NotReady) = first
+            && self.source.is_some_and(|source| source(layout))
+        {
+            first = self.alloc_if_ready(layout);
         }
-        let first = self.alloc_once(layout);
         if first != Err(AllocError::NoMemory) || !reclaim || P::context() != Context::Task {
             return first;
         }
         self.reclaim(layout);
         self.alloc_once(layout)
+    }
+
+    fn alloc_if_ready(&self, layout: Layout) -> Result<usize, AllocError> {
+        if self.caches.slice().is_empty() { Err(AllocError::NotReady) } else { self.alloc_once(layout) }
     }
 
     fn alloc_once(&self, layout: Layout) -> Result<usize, AllocError> {
