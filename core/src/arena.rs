@@ -8,6 +8,7 @@
 //! Frames are counted from the arena's naturally aligned base, so indexes have the alignment of frame numbers even where
 //! the arena's memory starts or ends in the middle.
 
+mod fresh;
 mod handover;
 mod take_back;
 
@@ -83,6 +84,7 @@ pub(crate) struct Parts<'m, C: Config> {
     pub(crate) table: FrameTable<'m>,
     pub(crate) embedder: &'m [AtomicU32],
     pub(crate) free_in_tree: &'m [AtomicU16],
+    pub(crate) returned_below: &'m [AtomicU16],
     pub(crate) pending: PendingMap<'m>,
     pub(crate) ledger: &'m Ledger,
     pub(crate) hints: &'m Hints<'m>,
@@ -103,6 +105,8 @@ pub(crate) struct Arena<'m, P: Platform, C: Config> {
     pub(crate) table: FrameTable<'m>,
     embedder: &'m [AtomicU32],
     free_in_tree: &'m [AtomicU16],
+    /// Tree by tree: frames from here on have never come back. None if nobody asks.
+    returned_below: &'m [AtomicU16],
     pending: PendingMap<'m>,
     ledger: &'m Ledger,
     hints: &'m Hints<'m>,
@@ -138,6 +142,7 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
             table: parts.table,
             embedder: parts.embedder,
             free_in_tree: parts.free_in_tree,
+            returned_below: parts.returned_below,
             pending: parts.pending,
             ledger: parts.ledger,
             hints: parts.hints,

@@ -46,6 +46,8 @@ pub(crate) enum Kind {
     LargeHead,
     /// A further frame of a large object.
     LargeTail,
+    /// The first frame of a large object that its user has freed and the heap keeps for the next.
+    LargeKept,
 }
 
 impl Kind {
@@ -64,7 +66,8 @@ impl Kind {
             6 => Self::Offline,
             7 => Self::Slab,
             8 => Self::LargeHead,
-            _ => Self::LargeTail,
+            9 => Self::LargeTail,
+            _ => Self::LargeKept,
         }
     }
 }
@@ -137,7 +140,12 @@ impl FrameWord {
 
     /// Whether this is the head of a block that somebody uses.
     pub(crate) const fn is_out(self) -> bool {
-        matches!(self.kind(), Kind::Lent | Kind::Slab | Kind::LargeHead | Kind::LargeTail)
+        matches!(self.kind(), Kind::Lent) || self.is_held()
+    }
+
+    /// Whether this is the head of a block that a heap uses.
+    pub(crate) const fn is_held(self) -> bool {
+        matches!(self.kind(), Kind::Slab | Kind::LargeHead | Kind::LargeTail | Kind::LargeKept)
     }
 }
 
@@ -277,6 +285,13 @@ impl<'m> FrameTable<'m> {
         word.compare_exchange(lent.into_bits(), pending.into_bits(), Ordering::Release, Ordering::Relaxed).is_ok()
     }
 
+    /// Changes a word, unless it is another by now.
+    pub(crate) fn exchange(&self, index: u32, from: FrameWord, to: FrameWord) -> bool {
+        let word = &self.words[(index - self.first) as usize];
+        // Release as in `set`. A read-modify-write, because a wrong free may run at the same time.
+        word.compare_exchange(from.into_bits(), to.into_bits(), Ordering::Release, Ordering::Relaxed).is_ok()
+    }
+
     /// Marks every frame of a range that [`check_lent`](Self::check_lent) has passed as free. What is left of blocks
     /// that the range cuts becomes blocks of its own.
     pub(crate) fn free_lent(&self, start: u32, count: u32) {
@@ -334,7 +349,7 @@ mod tests {
         assert_eq!((word.kind(), word.order(), word.used()), (Kind::Lent, Order::MAX, true));
         assert_eq!(FrameWord::from_bits(0).kind(), Kind::Free);
         assert!(!FrameWord::from_bits(0).used());
-        for kind in 0..10 {
+        for kind in 0..=10 {
             assert_eq!(Kind::from_bits(kind).into_bits(), kind);
         }
     }

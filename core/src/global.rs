@@ -4,7 +4,9 @@
 //! used. Memory is touched here, and only what is being lent or moved.
 #![allow(unsafe_code)]
 
-use core::alloc::{GlobalAlloc, Layout};
+mod traits;
+
+use core::alloc::Layout;
 use core::ptr::{self, NonNull};
 
 use crate::carve::Metadata;
@@ -12,7 +14,9 @@ use crate::config::Config;
 use crate::error::{AllocError, BadFree, SetupError};
 use crate::frame::FrameSpan;
 use crate::heap::Heap;
+use crate::large::{Object, at_least_a_byte};
 use crate::platform::Platform;
+use crate::size_class::SizeClass;
 
 impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     /// Makes this the heap of a machine with `cpus` CPUs and `nodes` nodes, as its [`Frames`](crate::Frames) was told, for
@@ -23,8 +27,8 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     /// `base + n * FRAME_BYTES`, may be read and written through `base`, and are used by nobody but those it is lent to.
     ///
     /// # Errors
-    /// [`SetupError::BaseMisaligned`], [`SetupError::State`] for a second call, [`SetupError::TooManyNodes`], [`SetupError::MetadataTooSmall`],
-    /// [`SetupError::WouldBlock`] from a context that interrupted the allocator.
+    /// [`SetupError::BaseMisaligned`], [`SetupError::State`] for a second call, [`SetupError::TooManyNodes`],
+    /// [`SetupError::MetadataTooSmall`], [`SetupError::WouldBlock`] from a context that interrupted the allocator.
     pub unsafe fn init(
         &self,
         base: *mut u8,
@@ -62,15 +66,33 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         self.answer(layout, false).address().map(|address| self.lend(address))
     }
 
-    /// As [`alloc`](Self::alloc), all bytes zero.
+    /// As [`alloc`](Self::alloc), all bytes zero. Large objects of frames that nobody had before are not written, where
+    /// [such frames are zero](Config::FRESH_FRAMES_ARE_ZERO).
     ///
     /// # Errors
     /// As [`alloc`](Self::alloc).
     #[inline]
     pub fn alloc_zeroed(&self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
+        if SizeClass::of(layout).is_none() {
+            return self.alloc_other_zeroed(layout);
+        }
         let object = self.alloc(layout)?;
         // SAFETY: the object was just lent and has so many bytes.
         unsafe { object.write_bytes(0, layout.size()) };
+        Ok(object)
+    }
+
+    fn alloc_other_zeroed(&self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
+        if SizeClass::of(at_least_a_byte(layout)).is_some() {
+            // No size at all: there is nothing to write.
+            return self.alloc(layout);
+        }
+        let (address, zero) = self.alloc_large_zeroed(layout)?;
+        let object = self.lend(address);
+        if !zero {
+            // SAFETY: the object was just lent and has so many bytes.
+            unsafe { object.write_bytes(0, layout.size()) };
+        }
         Ok(object)
     }
 
@@ -94,13 +116,32 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         self.free_address(object.addr().get(), layout)
     }
 
-    /// Moves an object to a new size, or changes it in place.
+    /// Takes an object back whose layout nobody knows any more: what it is is found by its address.
+    ///
+    /// # Safety
+    /// As [`free`](Self::free).
+    ///
+    /// # Errors
+    /// [`BadFree`]; then nothing has changed.
+    #[inline]
+    pub unsafe fn free_unsized(&self, object: NonNull<u8>) -> Result<(), BadFree> {
+        self.free_address_unsized(object.addr().get())
+    }
+
+    /// The bytes that the user of an object may use, which are as many as he asked for or more; `None` if no object that
+    /// starts there is lent, as far as the level tells.
+    pub fn usable_size(&self, object: NonNull<u8>) -> Option<usize> {
+        self.object_at(object.addr().get()).map(Self::bytes_of)
+    }
+
+    /// Changes the size of an object: in place if its class or the next frames allow, else somewhere else.
     ///
     /// # Safety
     /// As [`free`](Self::free), if it answers `Ok`; the object is as before if not.
     ///
     /// # Errors
-    /// As [`alloc`](Self::alloc).
+    /// As [`alloc`](Self::alloc), and [`AllocError::Impossible`] where [`free`](Self::free) would refuse, which the fault
+    /// hook is told.
     #[inline]
     pub unsafe fn realloc(
         &self,
@@ -109,45 +150,85 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         new_size: usize,
     ) -> Result<NonNull<u8>, AllocError> {
         let Ok(new) = Layout::from_size_align(new_size, layout.align()) else { return Err(AllocError::Impossible) };
-        if self.fits_in_place(object.addr().get(), layout, new) {
-            return Ok(object);
+        // SAFETY: the caller's promise.
+        unsafe { self.change(object, layout, new) }.map_err(Refused::into_error)
+    }
+
+    /// As [`realloc`](Self::realloc) for an object whose layout nobody knows any more. It is then one for `new`, to be
+    /// freed by [`free_unsized`](Self::free_unsized): what becomes a little smaller may stay where it is.
+    ///
+    /// # Safety
+    /// As [`realloc`](Self::realloc).
+    ///
+    /// # Errors
+    /// As [`realloc`](Self::realloc).
+    pub unsafe fn realloc_unsized(&self, object: NonNull<u8>, new: Layout) -> Result<NonNull<u8>, AllocError> {
+        let address = object.addr().get();
+        let Some(held) = self.object_at(address) else {
+            let _ = self.refuse(address, None);
+            return Err(AllocError::Impossible);
+        };
+        let new = at_least_a_byte(new);
+        let bytes = Self::bytes_of(held);
+        let roomy = bytes >= new.size() && bytes / 2 < new.size() && address.is_multiple_of(new.align());
+        if matches!(held, Object::Small(_)) && roomy || self.resize(address, held, new) {
+            return Ok(self.lend(address));
         }
+        // SAFETY: it has so many bytes.
+        let moved = unsafe { self.copy(object, bytes, new) }?;
+        let freed = self.free_address_unsized(address);
+        debug_assert_eq!(freed, Ok(()));
+        Ok(moved)
+    }
+
+    /// Makes an object that was requested as `old` one for `new`.
+    ///
+    /// # Safety
+    /// As [`realloc`](Self::realloc).
+    unsafe fn change(&self, object: NonNull<u8>, old: Layout, new: Layout) -> Result<NonNull<u8>, Refused> {
+        let (old, new) = (at_least_a_byte(old), at_least_a_byte(new));
+        let address = object.addr().get();
+        let held = self.object_of(address, old).map_err(Refused::Free)?;
+        if self.resize(address, held, new) {
+            return Ok(self.lend(address));
+        }
+        // SAFETY: it is lent with so many bytes.
+        let moved = unsafe { self.copy(object, old.size(), new) }.map_err(Refused::Alloc)?;
+        let freed = self.free_address(address, old);
+        debug_assert_eq!(freed, Ok(()));
+        Ok(moved)
+    }
+
+    /// An object for `new` with what another holds, as far as it goes.
+    ///
+    /// Who calls this gives the other one up. So where a platform can move the memory behind frames to other frames, this
+    /// is where it would do so for two large objects, and what it leaves behind is freed as here.
+    ///
+    /// # Safety
+    /// The other one is lent, has `bytes` bytes, and nobody writes it meanwhile.
+    unsafe fn copy(&self, object: NonNull<u8>, bytes: usize, new: Layout) -> Result<NonNull<u8>, AllocError> {
         let moved = self.alloc(new)?;
         // SAFETY: two objects that are lent, neither shorter than this.
-        unsafe { ptr::copy_nonoverlapping(object.as_ptr(), moved.as_ptr(), layout.size().min(new_size)) };
-        // SAFETY: the caller gives it up.
-        let freed = unsafe { self.free(object, layout) };
-        debug_assert_eq!(freed, Ok(()));
+        unsafe { ptr::copy_nonoverlapping(object.as_ptr(), moved.as_ptr(), bytes.min(new.size())) };
         Ok(moved)
     }
 }
 
-// SAFETY: objects that are lent do not overlap and are as large and as aligned as their layout says; a request never
-// unwinds, nor does a free, whose hook may not.
-unsafe impl<P: Platform, C: Config> GlobalAlloc for Heap<'static, P, C> {
-    #[inline(always)]
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        match self.answer(layout, true).or_null() {
-            0 => ptr::null_mut(),
-            address => self.window.pointer(address),
+/// Why an object was not changed.
+enum Refused {
+    Alloc(AllocError),
+    /// There is no such object; it has been reported.
+    Free(BadFree),
+}
+
+impl Refused {
+    fn into_error(self) -> AllocError {
+        match self {
+            Self::Alloc(error) => error,
+            Self::Free(_) => AllocError::Impossible,
         }
     }
-
-    #[inline(always)]
-    unsafe fn dealloc(&self, object: *mut u8, layout: Layout) {
-        // A refused free has been reported by then.
-        let _ = self.free_address(object.addr(), layout);
-    }
-
-    #[inline]
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        Heap::alloc_zeroed(self, layout).map_or(ptr::null_mut(), NonNull::as_ptr)
-    }
-
-    #[inline]
-    unsafe fn realloc(&self, object: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        let Some(object) = NonNull::new(object) else { return ptr::null_mut() };
-        // SAFETY: the caller's promise is that of `realloc`.
-        unsafe { Heap::realloc(self, object, layout, new_size) }.map_or(ptr::null_mut(), NonNull::as_ptr)
-    }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;

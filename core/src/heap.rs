@@ -29,6 +29,7 @@ use crate::depot::Depot;
 use crate::error::{AllocError, BadFree, BadFreeKind};
 use crate::frames::Frames;
 use crate::id::NodeId;
+use crate::large::KeptBlocks;
 use crate::platform::{Desk, Pinned, Platform};
 use crate::pool::ObjectPool;
 use crate::size_class::SizeClass;
@@ -78,6 +79,16 @@ const _: () = {
     }
 };
 
+/// What became of an object that was freed.
+pub(crate) enum Put {
+    /// This CPU's pool has it.
+    Kept,
+    /// It was right, and is nowhere yet.
+    NoRoom,
+    /// Nothing of that class is lent there.
+    Wrong,
+}
+
 /// A heap of objects over the frames of one instance.
 ///
 /// Made `const`, so that it can be a `static`; it serves as soon as [`init`](Self::init) has given it metadata and
@@ -97,6 +108,8 @@ pub struct Heap<'m, P: Platform, C: Config = Checked> {
     /// One a node.
     pub(crate) depots: PublishSlice<'m, Depot<'m, P>>,
     pub(crate) store: SlabStore<'m, P>,
+    /// Freed large blocks that the next of their size may have.
+    pub(crate) kept: KeptBlocks<P>,
     /// Held while the heap is initialised; before every other lock.
     pub(crate) registry: Lock<P, ()>,
     /// Counts the requests to drain; a pool that has honoured fewer is asked.
@@ -139,6 +152,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
                 caches: PublishSlice::empty(),
                 depots: PublishSlice::empty(),
                 store: SlabStore::new(),
+                kept: KeptBlocks::new(),
                 registry: Lock::new(()),
                 drain_requests: AtomicU32::new(0),
                 late_faults: AtomicU64::new(0),
@@ -181,22 +195,35 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     /// Takes back a small object.
     #[inline(always)]
     pub(crate) fn free_small(&self, class: SizeClass, address: usize) -> Result<(), BadFree> {
+        match self.put_pooled(class, address) {
+            Put::Kept => Ok(()),
+            Put::NoRoom => {
+                self.free_slow(class, address);
+                Ok(())
+            }
+            Put::Wrong => self.refuse(address, Some(class)),
+        }
+    }
+
+    /// The part of a free that calls nothing: the checks, and this CPU's pool if it has room.
+    #[inline(always)]
+    pub(crate) fn put_pooled(&self, class: SizeClass, address: usize) -> Put {
         let right = if C::CHECKED { self.unmark(class, address) } else { self.is_inside(address) };
         if !right {
-            return self.refuse(address, Some(class));
+            return Put::Wrong;
         }
         if let Some((pool, mut pinned)) = self.my_pool()
             && self.is_local(pool, address)
             && pool.put(&mut pinned, class, address)
         {
-            return Ok(());
+            return Put::Kept;
         }
-        self.free_slow(class, address);
-        Ok(())
+        Put::NoRoom
     }
 
+    /// The part of a request that calls nothing.
     #[inline(always)]
-    fn take_pooled(&self, class: SizeClass) -> Option<usize> {
+    pub(crate) fn take_pooled(&self, class: SizeClass) -> Option<usize> {
         let (pool, mut pinned) = self.my_pool()?;
         let address = pool.take(&mut pinned, class)?;
         drop(pinned);

@@ -30,6 +30,7 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
             let count = part.end - part.start;
             arena.table.fill(part.start, count, FrameWord::new());
             arena.ledger().book_reserved(-(count as isize));
+            arena.note_return(part.start, count);
             let freed = state.buddy.free_range(part.start, count);
             debug_assert!(freed.is_ok(), "a reserved frame is not free");
         })
@@ -72,6 +73,7 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
             for index in part {
                 if arena.table.get(index).kind() == Kind::Offline {
                     arena.table.set(index, FrameWord::new());
+                    arena.note_return(index, 1);
                     let freed = state.buddy.free(index, crate::order::Order::ZERO);
                     debug_assert!(freed.is_ok(), "an offline frame is not free");
                     back += 1;

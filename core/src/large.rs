@@ -1,22 +1,142 @@
 //! Large objects: whole frames, whatever is left of the last one.
+//!
+//! ```text
+//!   request ──► kept blocks of exactly this size ──► frames, the tail given back
+//!   free    ──► kept, while there are few ──────────► frames
+//!   realloc ──► the next frames, if they are free;  the last ones go
+//! ```
+//!
+//! Nothing is written of a large object but the words of its frames: `LargeHead` on the first block, `LargeTail` on those
+//! that follow. A freed block that is kept is a `LargeKept`: its frames are lent as before, and it is nobody's.
+
+mod kept;
 
 use core::alloc::Layout;
 
+use crate::arena::{Access, Busy};
 use crate::config::Config;
 use crate::error::{AllocError, BadFree, BadFreeKind};
-use crate::frame::{FrameCount, FrameSpan, Pfn};
+use crate::flags::AllocFlags;
+use crate::frame::{FrameCount, FrameRange, FrameSpan, Pfn};
+use crate::frame_table::Kind;
+use crate::frames::Request;
 use crate::heap::Heap;
 use crate::id::NodeId;
-use crate::platform::Platform;
+use crate::platform::{Context, Platform};
+use crate::policy::Policy;
 use crate::size_class::SizeClass;
+use crate::sync::Ordering;
+
+use kept::Kept;
+pub(crate) use kept::KeptBlocks;
+
+/// What is lent at an address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Object {
+    Small(SizeClass),
+    Large(FrameSpan),
+}
+
+/// A large object that was just taken.
+struct Taken {
+    span: FrameSpan,
+    /// Nobody has had its frames before.
+    fresh: bool,
+}
+
+/// The layout that no bytes at all are served as: the least that their alignment allows.
+pub(crate) fn at_least_a_byte(layout: Layout) -> Layout {
+    if layout.size() != 0 {
+        return layout;
+    }
+    // One byte of an alignment that some layout has is a layout.
+    Layout::from_size_align(1, layout.align()).unwrap_or(layout)
+}
 
 impl<P: Platform, C: Config> Heap<'_, P, C> {
+    /// The most frames that kept blocks may have.
+    const MOST_KEPT: usize = C::LARGE_CACHE_BYTES / C::FRAME_BYTES;
+
     /// Frames for a large object.
     pub(crate) fn alloc_large(&self, layout: Layout) -> Result<usize, AllocError> {
-        let count = FrameCount::new(layout.size().div_ceil(C::FRAME_BYTES));
-        let span = self.frames_for(self.home(), count, layout.align().max(C::FRAME_BYTES))?.into_raw();
-        self.frames.hold_large(span);
-        Ok(self.address_of(span))
+        self.take_large(layout, false).map(|taken| self.address_of(taken.span))
+    }
+
+    /// Frames for a large object that shall be zero, and whether they are.
+    pub(crate) fn alloc_large_zeroed(&self, layout: Layout) -> Result<(usize, bool), AllocError> {
+        if self.caches.slice().is_empty() {
+            return Err(AllocError::NotReady);
+        }
+        let layout = at_least_a_byte(layout);
+        let mut taken = self.take_large(layout, true);
+        if matches!(taken, Err(AllocError::NoMemory)) && P::context() == Context::Task {
+            self.reclaim(layout);
+            taken = self.take_large(layout, true);
+        }
+        taken.map(|taken| (self.address_of(taken.span), taken.fresh && C::FRESH_FRAMES_ARE_ZERO))
+    }
+
+    fn take_large(&self, layout: Layout, zeroed: bool) -> Result<Taken, AllocError> {
+        let count = Self::frames_of(layout.size());
+        let align = layout.align().max(C::FRAME_BYTES);
+        if layout.size() > self.span_bytes.load(Ordering::Relaxed) {
+            return Err(AllocError::Impossible);
+        }
+        if let Some(span) = self.take_kept(count, align) {
+            self.frames.lend_again(span.start());
+            return Ok(Taken { span, fresh: false });
+        }
+        let mut taken = self.take_frames(count, align, zeroed);
+        // What is kept is no use to a request of another size, nor to one that may not reclaim.
+        if matches!(taken, Err(AllocError::NoMemory)) && self.kept.frames() != 0 {
+            self.trim_large();
+            taken = self.take_frames(count, align, zeroed);
+        }
+        let taken = taken?;
+        self.frames.hold_large(taken.span);
+        Ok(taken)
+    }
+
+    fn frames_of(bytes: usize) -> FrameCount {
+        FrameCount::new(bytes.div_ceil(C::FRAME_BYTES))
+    }
+
+    /// Frames at a multiple of `align` bytes, fresh ones rather than pooled ones if `zeroed` says that this saves work.
+    fn take_frames(&self, count: FrameCount, align: usize, zeroed: bool) -> Result<Taken, AllocError> {
+        let home = self.home();
+        // Frames are aligned as their numbers are; where frame 0 is less so, a part of more frames is.
+        let skewed = self.window.base() & (align - 1) != 0;
+        let slack = if skewed { align / C::FRAME_BYTES - 1 } else { 0 };
+        let wanted = count.get().checked_add(slack).ok_or(AllocError::Impossible)?;
+        let align_frames = if skewed { C::FRAME_BYTES } else { align };
+        let straight = zeroed && C::FRESH_FRAMES_ARE_ZERO;
+        let range = if straight {
+            let flags = if P::context() == Context::Task { AllocFlags::empty() } else { AllocFlags::ATOMIC };
+            let policy = if C::NUMA { Policy::Preferred(home) } else { Policy::Local };
+            let request = Request::frames(FrameCount::new(wanted)).aligned(align_frames / C::FRAME_BYTES);
+            self.frames.alloc_range(&request.flags(flags).policy(policy))?
+        } else {
+            self.frames_for(home, FrameCount::new(wanted), align_frames)?
+        };
+        let fresh = straight && self.frames.are_fresh(range.span());
+        let span = if skewed { self.cut_aligned(range, count, align) } else { range.into_raw() };
+        Ok(Taken { span, fresh })
+    }
+
+    /// Gives all of a range back but `count` frames at a multiple of `align` bytes, which it has.
+    fn cut_aligned(&self, range: FrameRange, count: FrameCount, align: usize) -> FrameSpan {
+        let all = range.into_raw();
+        let start = self.address_of(all);
+        let lead = FrameCount::new((start.next_multiple_of(align) - start) / C::FRAME_BYTES);
+        let first = all.start() + lead;
+        let end = first + count;
+        for (from, to) in [(all.start(), first), (end, all.end())] {
+            if from < to {
+                let freed = self.frames.free_raw(from, to - from);
+                debug_assert_eq!(freed, Ok(()));
+            }
+        }
+        FrameSpan::new(first, count).unwrap_or(all)
     }
 
     /// The node of the caller's CPU.
@@ -28,23 +148,94 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
     #[cold]
     #[inline(never)]
     pub(crate) fn free_other(&self, address: usize, layout: Layout) -> Result<(), BadFree> {
-        if layout.size() == 0
-            && let Ok(least) = Layout::from_size_align(1, layout.align())
-        {
-            return self.free_address(address, least);
+        if layout.size() == 0 {
+            return self.free_address(address, at_least_a_byte(layout));
         }
-        let Some(span) = self.large_span(address) else { return self.refuse(address, None) };
-        if span.count().get() != layout.size().div_ceil(C::FRAME_BYTES) {
-            return self.refuse(address, None);
+        match self.large_span(address) {
+            Some(span) if span.count() == Self::frames_of(layout.size()) => self.free_large(span),
+            _ => self.refuse(address, None),
         }
-        self.free_large(span);
+    }
+
+    /// Takes back whatever is lent at `address`.
+    pub(crate) fn free_address_unsized(&self, address: usize) -> Result<(), BadFree> {
+        if let Some(slab) = self.slab_of(address) {
+            return match slab.class() {
+                Some(class) => self.free_small(class, address),
+                None => self.refuse(address, None),
+            };
+        }
+        match self.large_span(address) {
+            Some(span) => self.free_large(span),
+            None => self.refuse(address, None),
+        }
+    }
+
+    /// Takes a large object back, which may be freed by somebody else at the same moment.
+    pub(crate) fn free_large(&self, span: FrameSpan) -> Result<(), BadFree> {
+        if !self.frames.set_aside(span.start()) {
+            return self.refuse(self.address_of(span), None);
+        }
+        if !self.keep_large(span) {
+            self.release_large(span);
+        }
         Ok(())
     }
 
-    fn free_large(&self, span: FrameSpan) {
+    /// Gives the frames of a large object back that is set aside, and that nobody has.
+    fn release_large(&self, span: FrameSpan) {
         self.frames.unhold(span);
         let freed = self.free_frames(span);
         debug_assert_eq!(freed, Ok(()));
+    }
+
+    /// Runs `work` on the kept blocks with their lock; whoever may not wait tries once, since all work here can be left.
+    fn with_kept<R>(&self, work: impl FnOnce(&KeptBlocks<P>, Access<'_, P>) -> Result<R, Busy>) -> Result<R, Busy> {
+        match P::pin() {
+            Some(pinned) => work(&self.kept, Access::Wait(&pinned)),
+            None => work(&self.kept, Access::Try),
+        }
+    }
+
+    /// A kept block for a request.
+    fn take_kept(&self, count: FrameCount, align: usize) -> Option<FrameSpan> {
+        if self.kept.frames() < count.get() {
+            return None;
+        }
+        let node = if C::NUMA { self.home().index() as u32 } else { 0 };
+        let base = self.window.base();
+        let fits = |start: Pfn| base.wrapping_add(start.number() * C::FRAME_BYTES).is_multiple_of(align);
+        self.with_kept(|kept, access| kept.take(access, count, node, fits)).ok().flatten()
+    }
+
+    /// Keeps a block that is set aside, and lets the oldest go if there are too many; `false` if it should not be kept.
+    fn keep_large(&self, span: FrameSpan) -> bool {
+        if span.count().get() > Self::MOST_KEPT {
+            return false;
+        }
+        let node = if C::NUMA { self.frames.node_of(span.start()).unwrap_or_default().index() as u32 } else { 0 };
+        match self.with_kept(|kept, access| kept.put(access, span, node, Self::MOST_KEPT)) {
+            Ok(Kept::Yes) => true,
+            Ok(Kept::TooMany) => {
+                while let Ok(Some(oldest)) = self.with_kept(|kept, access| kept.excess(access, Self::MOST_KEPT)) {
+                    self.release_large(oldest);
+                }
+                true
+            }
+            Ok(Kept::No) | Err(Busy) => false,
+        }
+    }
+
+    /// Gives the frames of freed large blocks back that are kept.
+    pub(crate) fn trim_large(&self) {
+        while let Ok(Some(span)) = self.with_kept(KeptBlocks::pop) {
+            self.release_large(span);
+        }
+    }
+
+    /// Bytes of freed large blocks that are kept for the next of their size. [`trim`](Self::trim) gives them back.
+    pub fn kept_bytes(&self) -> usize {
+        self.kept.frames() * C::FRAME_BYTES
     }
 
     /// The frames of the large object that starts at `address`.
@@ -56,27 +247,86 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
         self.frames.large_at(Pfn::new(offset / C::FRAME_BYTES))
     }
 
-    /// Whether an object need not move to serve another layout.
-    pub(crate) fn fits_in_place(&self, address: usize, layout: Layout, new: Layout) -> bool {
-        let _ = address;
-        match (SizeClass::of(layout), SizeClass::of(new)) {
-            (Some(old), Some(new)) => old == new,
-            (None, None) => layout.size().div_ceil(C::FRAME_BYTES) == new.size().div_ceil(C::FRAME_BYTES),
+    /// What is lent at `address`, by the address alone.
+    pub(crate) fn object_at(&self, address: usize) -> Option<Object> {
+        let Some(slab) = self.slab_of(address) else { return self.large_span(address).map(Object::Large) };
+        let class = slab.class()?;
+        let starts = slab.slot_of(class, address).is_some_and(|slot| slot < slab.slots());
+        (starts && self.is_lent(slab, class, address)).then_some(Object::Small(class))
+    }
+
+    /// The object for `layout` that is lent at `address`.
+    ///
+    /// # Errors
+    /// If none is, and this level checks; it is reported.
+    pub(crate) fn object_of(&self, address: usize, layout: Layout) -> Result<Object, BadFree> {
+        let class = SizeClass::of(layout);
+        let found = match class {
+            Some(class) if !C::CHECKED => return Ok(Object::Small(class)),
+            _ => self.object_at(address),
+        };
+        match (found, class) {
+            (Some(object @ Object::Small(own)), Some(class)) if own == class => Ok(object),
+            (Some(object @ Object::Large(span)), None) if span.count() == Self::frames_of(layout.size()) => Ok(object),
+            _ => Err(self.refuse(address, class).err().unwrap_or(self.explain_large(address))),
+        }
+    }
+
+    /// The bytes that the user of an object may use.
+    pub(crate) fn bytes_of(object: Object) -> usize {
+        match object {
+            Object::Small(class) => class.bytes(),
+            Object::Large(span) => span.count().get() * C::FRAME_BYTES,
+        }
+    }
+
+    /// Makes an object serve `new` where it is; `false` if it must move, and then nothing has changed.
+    ///
+    /// What a layout of `new` frees afterwards is the object as it is then.
+    pub(crate) fn resize(&self, address: usize, object: Object, new: Layout) -> bool {
+        match (object, SizeClass::of(new)) {
+            (Object::Small(own), Some(class)) => own == class,
+            (Object::Large(span), None) => {
+                address.is_multiple_of(new.align()) && self.resize_large(span, Self::frames_of(new.size()))
+            }
             _ => false,
         }
     }
 
-    /// What is wrong with a free of `address`, which is in no slab.
-    pub(crate) fn explain_large(&self, address: usize) -> BadFree {
-        match self.large_span(address) {
-            Some(span) => {
-                let (object_bytes, block) = (span.count().get() * C::FRAME_BYTES, self.address_of(span));
-                BadFree { kind: BadFreeKind::WrongSize, address, object_bytes, block }
-            }
-            None => BadFree { kind: BadFreeKind::Foreign, address, object_bytes: 0, block: 0 },
+    /// Gives a large object more or fewer frames where it is.
+    fn resize_large(&self, span: FrameSpan, count: FrameCount) -> bool {
+        if count > span.count() {
+            return self.frames.extend_large(span, count - span.count());
         }
+        if count < span.count() {
+            let Ok(tail) = FrameSpan::new(span.start() + count, span.count() - count) else { return false };
+            self.frames.cut_large(span, tail.start());
+            let freed = self.free_frames(tail);
+            debug_assert_eq!(freed, Ok(()));
+        }
+        true
     }
 
-    /// Gives the frames of freed large blocks back that are kept.
-    pub(crate) fn trim_large(&self) {}
+    /// What is wrong with a free of `address`, which is in no slab.
+    pub(crate) fn explain_large(&self, address: usize) -> BadFree {
+        let offset = address.wrapping_sub(self.window.base());
+        let pfn = Pfn::new(offset / C::FRAME_BYTES);
+        let Some((kind, span)) = self.frames.object_around(pfn) else {
+            let ours = self.frames.node_of(pfn).is_some() && !self.frames.is_lent_raw(pfn);
+            let kind = if ours { BadFreeKind::NotLent } else { BadFreeKind::Foreign };
+            return BadFree { kind, address, object_bytes: 0, block: 0 };
+        };
+        let block = self.address_of(span);
+        let kind = match kind {
+            Kind::LargeKept => BadFreeKind::NotLent,
+            Kind::LargeHead if block == address => BadFreeKind::WrongSize,
+            Kind::LargeHead => BadFreeKind::Interior,
+            // A slab that is just coming or going.
+            _ => BadFreeKind::NotLent,
+        };
+        BadFree { kind, address, object_bytes: span.count().get() * C::FRAME_BYTES, block }
+    }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -65,6 +65,7 @@
 //! `adapter` (other crates' traits), and the declaration of [`Platform`], whose implementer makes the one promise that all
 //! rests on. `frame_pool` says of its layout what `sync` relies on, in one line.
 #![cfg_attr(not(any(test, loom)), no_std)]
+#![cfg_attr(feature = "allocator_api", feature(allocator_api))]
 #![deny(unsafe_code)]
 
 // Values: copied about, no state.

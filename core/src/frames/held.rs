@@ -1,12 +1,18 @@
 //! What the heap says of the frames it uses, so that nobody else frees them, and what it asks about them.
 
+use core::ops::Range;
+
+use crate::arena::Arena;
 use crate::config::Config;
+use crate::flags::AllocFlags;
 use crate::frame::{FrameCount, FrameSpan, Pfn};
 use crate::frame_table::{FrameWord, Kind};
 use crate::frames::Frames;
 use crate::id::NodeId;
+use crate::node;
 use crate::order::{AlignedBlocks, Order};
 use crate::platform::Platform;
+use crate::zone::Mark;
 
 impl<P: Platform, C: Config> Frames<'_, P, C> {
     /// Marks lent frames as a slab.
@@ -41,7 +47,12 @@ impl<P: Platform, C: Config> Frames<'_, P, C> {
 
     /// Marks frames that were held as merely lent.
     pub(crate) fn unhold(&self, span: FrameSpan) {
-        self.walk_heads(span, |_, order| if C::CHECKED { FrameWord::lent(order) } else { FrameWord::FREE_AGAIN });
+        self.walk_heads(span, |_, order| self.unheld(order));
+    }
+
+    /// The head of a lent block that no heap holds.
+    fn unheld(&self, order: Order) -> FrameWord {
+        if C::CHECKED { FrameWord::lent(order) } else { FrameWord::FREE_AGAIN }
     }
 
     /// Gives the head of each block of a range a new word.
@@ -61,13 +72,111 @@ impl<P: Platform, C: Config> Frames<'_, P, C> {
     ///
     /// Its size is written nowhere: it is the blocks that follow.
     pub(crate) fn large_at(&self, head: Pfn) -> Option<FrameSpan> {
+        self.object_at(head, Kind::LargeHead)
+    }
+
+    fn object_at(&self, head: Pfn, kind: Kind) -> Option<FrameSpan> {
         let mut next = head;
-        let mut kind = Kind::LargeHead;
+        let mut kind = kind;
         while let Some(order) = self.word_of(next).filter(|word| word.kind() == kind).map(FrameWord::order) {
             next = next.checked_add(order.count())?;
             kind = Kind::LargeTail;
         }
-        FrameSpan::new(head, next - head).ok().filter(|span| span.count() != FrameCount::ZERO)
+        FrameSpan::new(head, next - head).ok()
+    }
+
+    /// What the heap has made of a frame: what for, and the frames of the large object that it is of. Only to explain a
+    /// wrong free: what belongs to others may change meanwhile.
+    pub(crate) fn object_around(&self, pfn: Pfn) -> Option<(Kind, FrameSpan)> {
+        let mut next = pfn;
+        loop {
+            let arena = self.nodes.arena_of(next)?;
+            let (head, word) = arena.table.block_of(arena.index(next)).filter(|(_, word)| word.is_held())?;
+            let head = arena.pfn(head);
+            match word.kind() {
+                Kind::LargeTail => next = Pfn::new(head.number().checked_sub(1)?),
+                kind => return Some((kind, self.object_at(head, kind)?)),
+            }
+        }
+    }
+
+    /// Whether a frame is lent, but to no heap.
+    pub(crate) fn is_lent_raw(&self, pfn: Pfn) -> bool {
+        let block = self.nodes.arena_of(pfn).and_then(|arena| arena.table.block_of(arena.index(pfn)));
+        block.is_some_and(|(_, word)| word.kind() == Kind::Lent)
+    }
+
+    /// Sets the large object that starts at `head` aside: it counts as lent here, and its user has it no more. `false` if
+    /// somebody else has just done so.
+    pub(crate) fn set_aside(&self, head: Pfn) -> bool {
+        let Some(arena) = self.nodes.arena_of(head) else { return false };
+        let index = arena.index(head);
+        let word = arena.table.get(index);
+        word.kind() == Kind::LargeHead && arena.table.exchange(index, word, word.with_kind(Kind::LargeKept))
+    }
+
+    /// Gives the large object that starts at `head` and was set aside to a user again.
+    pub(crate) fn lend_again(&self, head: Pfn) {
+        let Some(arena) = self.nodes.arena_of(head) else { return };
+        let index = arena.index(head);
+        arena.table.set(index, arena.table.get(index).with_kind(Kind::LargeHead));
+    }
+
+    /// Takes the `more` frames that follow a large object for it, if they are free, of the same zone, and that zone has
+    /// them to spare. Nothing idle is asked for: moving the object is no worse than that.
+    pub(crate) fn extend_large(&self, span: FrameSpan, more: FrameCount) -> bool {
+        let Ok(tail) = FrameSpan::new(span.end(), more) else { return false };
+        let Some(home) = self.nodes.arena_of(span.start()) else { return false };
+        let alike = |arena: &Arena<'_, P, C>| arena.node() == home.node() && arena.kind() == home.kind();
+        if !self.parts(tail).all(|(arena, _)| arena.is_some_and(alike)) {
+            return false;
+        }
+        let spare = self.nodes.get(home.node()).is_some_and(|node| {
+            let kinds = node::kinds(AllocFlags::empty());
+            node.zone(home.kind()).affords(more.get(), Mark::Low, kinds[0])
+        });
+        if !spare || self.take_at(tail).is_err() {
+            return false;
+        }
+        self.hold_tail(tail);
+        true
+    }
+
+    /// Cuts a large object: its frames from `at` on are merely lent then.
+    pub(crate) fn cut_large(&self, span: FrameSpan, at: Pfn) {
+        let mut next = span.start();
+        while next < span.end() {
+            let Some(arena) = self.nodes.arena_of(next) else { return };
+            let head = arena.index(next);
+            let word = arena.table.get(head);
+            let end = head + word.order().frames() as u32;
+            if next >= at {
+                arena.table.set(head, self.unheld(word.order()));
+            } else if next + word.order().count() > at {
+                self.cut_block(arena, head..end, arena.index(at));
+            }
+            next = arena.pfn(end);
+        }
+    }
+
+    /// Cuts a block of a large object in two, the second of which is merely lent.
+    fn cut_block(&self, arena: &Arena<'_, P, C>, block: Range<u32>, at: u32) {
+        let blocks = |from: u32, to: u32| AlignedBlocks::new(from as usize, (to - from) as usize, Order::MAX);
+        for (head, order) in blocks(at, block.end) {
+            arena.table.set(head as u32, self.unheld(order));
+        }
+        let kind = arena.table.get(block.start).kind();
+        for (head, order) in blocks(block.start, at) {
+            let kind = if head as u32 == block.start { kind } else { Kind::LargeTail };
+            arena.table.set(head as u32, FrameWord::held(kind, order));
+        }
+    }
+
+    /// Whether frames that the caller has just got by name or by request, past the pools, were never anybody else's.
+    pub(crate) fn are_fresh(&self, span: FrameSpan) -> bool {
+        self.parts(span).all(|(arena, part)| {
+            arena.is_some_and(|arena| arena.are_fresh(arena.index(part.start()), part.count().get() as u32))
+        })
     }
 
     /// The word of a frame, if it is managed.

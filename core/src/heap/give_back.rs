@@ -19,7 +19,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     /// Takes back a small object that the pool had no room for, or that is not for it.
     #[cold]
     #[inline(never)]
-    pub(super) fn free_slow(&self, class: SizeClass, address: usize) {
+    pub(crate) fn free_slow(&self, class: SizeClass, address: usize) {
         let Some(node) = self.slab_of(address).map(Slab::node) else { return self.late_fault(address) };
         if !self.keep(class, address, node) {
             self.put_back(class, &[address]);
@@ -251,7 +251,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     }
 
     /// What a front end does before it says that memory has ended.
-    pub(super) fn reclaim(&self, _layout: core::alloc::Layout) {
+    pub(crate) fn reclaim(&self, _layout: core::alloc::Layout) {
         self.drain_cpu();
         self.drain();
     }

@@ -33,7 +33,7 @@ enum Found {
 impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     #[cold]
     #[inline(never)]
-    pub(super) fn alloc_slow(&self, layout: Layout, reclaim: bool) -> Answer {
+    pub(crate) fn alloc_slow(&self, layout: Layout, reclaim: bool) -> Answer {
         Answer::of(self.alloc_or_reclaim(layout, reclaim))
     }
 

@@ -96,10 +96,10 @@ fn wrong_frees_are_told_apart() {
     assert_eq!(kind(small, layout(100, 1)), BadFreeKind::NotLent, "freed");
     let large = heap.alloc_address(layout(100_000, 1)).unwrap();
     assert_eq!(kind(large, layout(90_000, 1)), BadFreeKind::WrongSize);
-    assert_eq!(kind(large + 4096, layout(100_000, 1)), BadFreeKind::Foreign);
+    assert_eq!(kind(large + 4096, layout(100_000, 1)), BadFreeKind::Interior);
     assert_eq!(kind(large, layout(8, 1)), BadFreeKind::WrongSize);
     heap.free_address(large, layout(100_000, 1)).unwrap();
-    assert_eq!(kind(large, layout(100_000, 1)), BadFreeKind::Foreign);
+    assert_eq!(kind(large, layout(100_000, 1)), BadFreeKind::NotLent);
     comes_home(heap);
 }
 

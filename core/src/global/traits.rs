@@ -1,0 +1,250 @@
+//! The traits by which Rust asks for memory.
+//!
+//! A global allocator must not unwind, but a request may call hooks, and those are others' code. So whatever calls
+//! anything is an `extern "C"` function here, out of which a panic aborts. The part that calls nothing stands before
+//! it, in line.
+
+use core::alloc::{GlobalAlloc, Layout};
+use core::ptr::{self, NonNull};
+
+use crate::config::Config;
+use crate::error::BadFree;
+use crate::heap::{Heap, Put};
+use crate::platform::Platform;
+use crate::size_class::SizeClass;
+
+use super::Refused;
+
+// SAFETY: objects that are lent do not overlap and are as large and as aligned as their layout says; nothing unwinds,
+// see above.
+unsafe impl<P: Platform, C: Config> GlobalAlloc for Heap<'static, P, C> {
+    #[inline(always)]
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if let Some(class) = SizeClass::of(layout)
+            && let Some(address) = self.take_pooled(class)
+        {
+            return self.window.pointer(address);
+        }
+        match alloc_rest(self, layout) {
+            0 => ptr::null_mut(),
+            address => self.window.pointer(address),
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn dealloc(&self, object: *mut u8, layout: Layout) {
+        self.take_back(object.addr(), layout);
+    }
+
+    #[inline]
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        if SizeClass::of(layout).is_none() {
+            return zeroed_rest(self, layout);
+        }
+        // SAFETY: the caller's promise.
+        let object = unsafe { GlobalAlloc::alloc(self, layout) };
+        if !object.is_null() {
+            // SAFETY: the object was just lent and has so many bytes.
+            unsafe { object.write_bytes(0, layout.size()) };
+        }
+        object
+    }
+
+    #[inline]
+    unsafe fn realloc(&self, object: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        // SAFETY: the caller's promise is that of `Heap::realloc`.
+        unsafe { realloc_rest(self, object, layout, new_size) }
+    }
+}
+
+impl<P: Platform, C: Config> Heap<'_, P, C> {
+    /// Takes an object back for somebody to whom an error cannot be told.
+    #[inline(always)]
+    fn take_back(&self, address: usize, layout: Layout) {
+        match SizeClass::of(layout) {
+            None => free_other_rest(self, address, layout),
+            Some(class) => match self.put_pooled(class, address) {
+                Put::Kept => {}
+                Put::NoRoom => free_rest(self, address, class),
+                Put::Wrong => wrong_rest(self, address, class),
+            },
+        }
+    }
+
+    /// What follows a wrong free, which the hook knows of by now: nothing if there is one and it has returned, else the
+    /// end of the program, since what runs on would run on memory of somebody else.
+    fn judge(&self, fault: BadFree) {
+        assert!(self.on_fault.get().is_some(), "{fault}");
+    }
+}
+
+#[cold]
+#[inline(never)]
+#[allow(improper_ctypes_definitions, reason = "for its panics, not for foreign callers")]
+extern "C" fn alloc_rest<P: Platform, C: Config>(heap: &Heap<'_, P, C>, layout: Layout) -> usize {
+    heap.alloc_slow(layout, true).or_null()
+}
+
+#[cold]
+#[inline(never)]
+#[allow(improper_ctypes_definitions, reason = "as above")]
+extern "C" fn zeroed_rest<P: Platform, C: Config>(heap: &Heap<'_, P, C>, layout: Layout) -> *mut u8 {
+    heap.alloc_zeroed(layout).map_or(ptr::null_mut(), NonNull::as_ptr)
+}
+
+/// # Safety
+/// As [`Heap::realloc`].
+#[inline(never)]
+#[allow(improper_ctypes_definitions, reason = "as above")]
+unsafe extern "C" fn realloc_rest<P: Platform, C: Config>(
+    heap: &Heap<'_, P, C>,
+    object: *mut u8,
+    layout: Layout,
+    new_size: usize,
+) -> *mut u8 {
+    let Some(object) = NonNull::new(object) else { return ptr::null_mut() };
+    let Ok(new) = Layout::from_size_align(new_size, layout.align()) else { return ptr::null_mut() };
+    // SAFETY: the caller's promise.
+    match unsafe { heap.change(object, layout, new) } {
+        Ok(changed) => changed.as_ptr(),
+        Err(Refused::Alloc(_)) => ptr::null_mut(),
+        Err(Refused::Free(fault)) => {
+            heap.judge(fault);
+            ptr::null_mut()
+        }
+    }
+}
+
+#[cold]
+#[inline(never)]
+#[allow(improper_ctypes_definitions, reason = "as above")]
+extern "C" fn free_rest<P: Platform, C: Config>(heap: &Heap<'_, P, C>, address: usize, class: SizeClass) {
+    heap.free_slow(class, address);
+}
+
+#[cold]
+#[inline(never)]
+#[allow(improper_ctypes_definitions, reason = "as above")]
+extern "C" fn wrong_rest<P: Platform, C: Config>(heap: &Heap<'_, P, C>, address: usize, class: SizeClass) {
+    if let Err(fault) = heap.refuse(address, Some(class)) {
+        heap.judge(fault);
+    }
+}
+
+#[cold]
+#[inline(never)]
+#[allow(improper_ctypes_definitions, reason = "as above")]
+extern "C" fn free_other_rest<P: Platform, C: Config>(heap: &Heap<'_, P, C>, address: usize, layout: Layout) {
+    if let Err(fault) = heap.free_other(address, layout) {
+        heap.judge(fault);
+    }
+}
+
+/// An implementation of `Allocator` as the standard library has it, of which there are two: its own, behind a feature of
+/// the compiler, and a copy of it for stable Rust.
+#[cfg(any(feature = "allocator-api2", feature = "allocator_api"))]
+macro_rules! allocator {
+    ($($allocator:ident)::+, $($error:ident)::+) => {
+        // SAFETY: a heap is reached through a reference, whose copies mean the same heap. Objects that are lent do not
+        // overlap, stay where they are, and are as large and as aligned as their layout says. No bytes at all are not
+        // the heap's.
+        unsafe impl<P: Platform, C: Config> $($allocator)::+ for &Heap<'_, P, C> {
+            #[inline]
+            fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, $($error)::+> {
+                if layout.size() == 0 {
+                    return Ok(nothing(layout));
+                }
+                let object = self.alloc(layout).map_err(|_| $($error)::+)?;
+                Ok(NonNull::slice_from_raw_parts(object, layout.size()))
+            }
+
+            #[inline]
+            fn allocate_zeroed(&self, layout: Layout) -> Result<NonNull<[u8]>, $($error)::+> {
+                if layout.size() == 0 {
+                    return Ok(nothing(layout));
+                }
+                let object = self.alloc_zeroed(layout).map_err(|_| $($error)::+)?;
+                Ok(NonNull::slice_from_raw_parts(object, layout.size()))
+            }
+
+            #[inline]
+            unsafe fn deallocate(&self, object: NonNull<u8>, layout: Layout) {
+                if layout.size() != 0 {
+                    self.take_back(object.addr().get(), layout);
+                }
+            }
+
+            #[inline]
+            unsafe fn grow(&self, object: NonNull<u8>, old: Layout, new: Layout) -> Result<NonNull<[u8]>, $($error)::+> {
+                // SAFETY: the caller's promise.
+                unsafe { self.fit(object, old, new) }.ok_or($($error)::+)
+            }
+
+            #[inline]
+            unsafe fn grow_zeroed(
+                &self,
+                object: NonNull<u8>,
+                old: Layout,
+                new: Layout,
+            ) -> Result<NonNull<[u8]>, $($error)::+> {
+                if old.size() == 0 {
+                    return self.allocate_zeroed(new);
+                }
+                // SAFETY: the caller's promise.
+                let grown = unsafe { self.fit(object, old, new) }.ok_or($($error)::+)?;
+                // SAFETY: it has as many bytes as `new` says, which are no fewer than those of `old`.
+                let rest = unsafe { grown.cast::<u8>().add(old.size()) };
+                // SAFETY: as above.
+                unsafe { rest.write_bytes(0, new.size() - old.size()) };
+                Ok(grown)
+            }
+
+            #[inline]
+            unsafe fn shrink(&self, object: NonNull<u8>, old: Layout, new: Layout) -> Result<NonNull<[u8]>, $($error)::+> {
+                // SAFETY: the caller's promise.
+                unsafe { self.fit(object, old, new) }.ok_or($($error)::+)
+            }
+        }
+    };
+}
+
+#[cfg(feature = "allocator-api2")]
+allocator!(allocator_api2::alloc::Allocator, allocator_api2::alloc::AllocError);
+#[cfg(feature = "allocator_api")]
+allocator!(core::alloc::Allocator, core::alloc::AllocError);
+
+/// No bytes, aligned.
+#[cfg(any(feature = "allocator-api2", feature = "allocator_api"))]
+fn nothing(layout: Layout) -> NonNull<[u8]> {
+    let place = ptr::without_provenance_mut(layout.align());
+    NonNull::slice_from_raw_parts(NonNull::new(place).unwrap_or(NonNull::dangling()), 0)
+}
+
+#[cfg(any(feature = "allocator-api2", feature = "allocator_api"))]
+impl<P: Platform, C: Config> Heap<'_, P, C> {
+    /// Makes an object for `old` one for `new`, either of which may be of no bytes at all.
+    ///
+    /// # Safety
+    /// As [`Heap::realloc`].
+    unsafe fn fit(&self, object: NonNull<u8>, old: Layout, new: Layout) -> Option<NonNull<[u8]>> {
+        let fitted = match (old.size(), new.size()) {
+            (_, 0) => {
+                if old.size() != 0 {
+                    self.take_back(object.addr().get(), old);
+                }
+                return Some(nothing(new));
+            }
+            (0, _) => self.alloc(new).ok()?,
+            // SAFETY: the caller's promise.
+            _ => match unsafe { self.change(object, old, new) } {
+                Ok(fitted) => fitted,
+                Err(Refused::Alloc(_)) => return None,
+                Err(Refused::Free(fault)) => {
+                    self.judge(fault);
+                    return None;
+                }
+            },
+        };
+        Some(NonNull::slice_from_raw_parts(fitted, new.size()))
+    }
+}
