@@ -14,7 +14,6 @@
 
 use crate::arena::{Access, Busy};
 use crate::platform::Platform;
-use crate::size_class::SizeClass;
 use crate::slab::{Listed, Slab};
 use crate::sync::{AtomicU32, AtomicU64, Chain, Lock, Ordering, const_fn};
 
@@ -200,15 +199,19 @@ impl<'m, P: Platform> Cache<'m, P> {
         })
     }
 
-    /// Checks that every listed slab is of `class`, and that its bits agree with its count. Exact while nothing moves.
-    pub(crate) fn validate(&self, access: Access<'_, P>, class: SizeClass) -> Result<Result<(), usize>, Busy> {
+    /// Checks that every listed slab is one of `own`, and that its bits agree with its count. Exact while nothing moves.
+    pub(crate) fn validate(
+        &self,
+        access: Access<'_, P>,
+        own: impl Fn(&Slab<'m>) -> bool,
+    ) -> Result<Result<(), usize>, Busy> {
         self.with(access, |lists| {
             self.sort(lists);
             for (list, kind) in [(&lists.partial, Listed::Partial), (&lists.empty, Listed::Empty)] {
                 for slab in list.iter() {
                     let adds_up = slab.free_bits() + slab.used() == slab.slots();
                     let empty = slab.used() == 0;
-                    let right = slab.is_of(class) && slab.listed() == kind;
+                    let right = own(slab) && slab.listed() == kind;
                     if !adds_up || !right || empty != (kind == Listed::Empty) {
                         return Err(slab.start());
                     }

@@ -34,6 +34,9 @@ pub trait Config: 'static {
     const LARGE_CACHE_BYTES: usize = 4 << 20;
     /// Whether the machine may have more than one node. If not, a free of an object need not look which node it is on.
     const NUMA: bool = true;
+    /// Whether a heap marks lent objects in arrays that follow the span, a quarter of it long, instead of in the slabs'
+    /// descriptors: faster, and for metadata that costs memory only where it is touched.
+    const LINEAR_SHADOW: bool = false;
     /// Whether a frame that was never lent reads as zeros, as mappings of an operating system do.
     const FRESH_FRAMES_ARE_ZERO: bool = false;
 }

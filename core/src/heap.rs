@@ -18,6 +18,7 @@
 mod census;
 mod give_back;
 mod init;
+mod marks;
 mod refill;
 
 use core::alloc::Layout;
@@ -32,14 +33,12 @@ use crate::id::NodeId;
 use crate::large::KeptBlocks;
 use crate::platform::{Desk, Pinned, Platform};
 use crate::pool::ObjectPool;
+use crate::shadow::Shadow;
 use crate::size_class::SizeClass;
-use crate::slab::{Shape, Slab, SlabStore, slot_around, slot_at};
+use crate::slab::{Slab, SlabStore};
 pub use census::{ClassCount, HeapCensus, HeapInvalid};
 
 use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Lock, Ordering, PerCpu, Publish, PublishSlice, const_fn};
-
-/// The mark of a slot that is lent. All others are not.
-pub(crate) const LENT: u8 = 1;
 
 /// An address, or why there is none: one word, which comes back in a register where a `Result` would come through
 /// memory. No object lies in the first bytes of the address space.
@@ -102,6 +101,8 @@ pub struct Heap<'m, P: Platform, C: Config = Checked> {
     pub(crate) span_bytes: AtomicUsize,
     /// The slab of each aligned `SLAB_BYTES` of the span.
     pub(crate) directory: PublishSlice<'m, Publish<'m, Slab<'m>>>,
+    /// The marks of lent objects, where they do not stand in the slabs' descriptors.
+    pub(crate) shadow: Shadow<'m>,
     pub(crate) pools: PerCpu<'m, ObjectPool>,
     /// Node by node, a cache a class.
     pub(crate) caches: PublishSlice<'m, Cache<'m, P>>,
@@ -148,6 +149,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
                 window: Window::empty(),
                 span_bytes: AtomicUsize::new(0),
                 directory: PublishSlice::empty(),
+                shadow: Shadow::empty(),
                 pools: PerCpu::empty(),
                 caches: PublishSlice::empty(),
                 depots: PublishSlice::empty(),
@@ -260,47 +262,6 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         self.directory.slice().get(offset / C::SLAB_BYTES)?.get()
     }
 
-    /// Marks an object as lent, at levels that check.
-    #[inline(always)]
-    pub(crate) fn mark(&self, class: SizeClass, address: usize) {
-        if !C::CHECKED {
-            return;
-        }
-        let slab = self.slab_of(address);
-        debug_assert!(slab.is_some_and(|slab| slab.is_of(class)), "what a pool holds is some slab's");
-        if let Some(slab) = slab
-            && let Some(mark) = slab.mark(slot_around(class, Self::offset_in_slab(class, address)))
-        {
-            // Relaxed: ordered for the next owner by what hands the object over.
-            mark.store(LENT, Ordering::Relaxed);
-        }
-    }
-
-    /// Takes the mark off a lent object of `class`; `false` if none starts there.
-    ///
-    /// A load and a store, not an exchange: of two frees at the same moment both may pass, and the second is then found
-    /// by the slab. An exchange would cost more than the rest of a free.
-    #[inline(always)]
-    fn unmark(&self, class: SizeClass, address: usize) -> bool {
-        let Some(slab) = self.slab_of(address) else { return false };
-        if !slab.is_of(class) {
-            return false;
-        }
-        let slot = slot_at(class, Self::offset_in_slab(class, address));
-        let Some(mark) = slot.and_then(|slot| slab.mark(slot)) else { return false };
-        if mark.load(Ordering::Relaxed) != LENT {
-            return false;
-        }
-        mark.store(0, Ordering::Relaxed);
-        true
-    }
-
-    /// How far into its slab an address is. A slab starts at a multiple of its size, which the window's base keeps.
-    #[inline(always)]
-    fn offset_in_slab(class: SizeClass, address: usize) -> usize {
-        address & (Shape::of::<C>(class).bytes - 1)
-    }
-
     /// The cache of a class on a node.
     pub(crate) fn cache(&self, node: NodeId, class: SizeClass) -> Option<&'m Cache<'m, P>> {
         self.caches.slice().get(node.index() * SizeClass::COUNT + class.index())
@@ -340,15 +301,6 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
             Some(_) => BadFreeKind::NotLent,
         };
         BadFree { kind, address, object_bytes: own.bytes(), block: slab.start() }
-    }
-
-    /// Whether the object at `address` is lent, as far as marks or bits tell.
-    pub(crate) fn is_lent(&self, slab: &Slab<'_>, class: SizeClass, address: usize) -> bool {
-        let Some(slot) = slab.slot_of(class, address) else { return false };
-        match slab.mark(slot) {
-            Some(mark) => mark.load(Ordering::Relaxed) == LENT,
-            None => !slab.holds(slot),
-        }
     }
 }
 

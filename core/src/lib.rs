@@ -117,6 +117,8 @@ mod frames;
 
 mod slab;
 
+mod shadow;
+
 mod cache;
 
 mod depot;

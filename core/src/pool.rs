@@ -8,13 +8,16 @@
 //!              └──────┴─────┴───────────┘  refill and spill: a batch from or to the depot, else the slabs
 //! ```
 //!
-//! How much a stack may hold follows what happens: a refill doubles it, a spill without a refill in between halves it. A
-//! CPU that takes keeps much at hand, one that only gives back, or ends, soon holds next to nothing.
+//! How much a stack may hold follows what happens: a refill doubles it, spills without a refill in between make it less.
+//! A CPU that takes keeps much at hand, one that only gives back soon holds next to nothing.
 
 use crate::id::NodeId;
 use crate::platform::{Desk, Head, Pinned, Platform};
 use crate::size_class::SizeClass;
 use crate::sync::{AtomicU32, HeadFirst, Ordering, OwnCell, OwnerU32, Stacks, const_fn};
+
+/// Spills in a row after which a CPU counts as one that only frees.
+const SPILLS_OF_HALF: u32 = 4;
 
 /// The fewest rounds that a refill brings: an eighth of a batch.
 const fn least(class: SizeClass) -> usize {
@@ -30,6 +33,8 @@ pub(crate) struct ObjectPool {
     node: AtomicU32,
     /// The drain request that was honoured last.
     drained: OwnerU32,
+    /// Spills of each class since its last refill.
+    spills: [OwnerU32; SizeClass::COUNT],
 }
 
 #[allow(unsafe_code, reason = "a statement about the layout above, which `sync` relies on")]
@@ -50,6 +55,10 @@ impl ObjectPool {
                 stacks: Stacks::new(),
                 node: AtomicU32::new(0),
                 drained: OwnerU32::new(0),
+                #[cfg(not(loom))]
+                spills: [const { OwnerU32::new(0) }; SizeClass::COUNT],
+                #[cfg(loom)]
+                spills: core::array::from_fn(|_| OwnerU32::new(0)),
             }
         }
     }
@@ -81,24 +90,36 @@ impl ObjectPool {
     pub(crate) fn refill_count<P: Platform>(&self, _pinned: &mut Pinned<P>, class: SizeClass) -> usize {
         let limit = (self.stacks.limit(class) * 2).clamp(2 * least(class), class.stack_capacity());
         self.stacks.set_limit(class, limit);
+        self.spills[class.index()].set(0);
         limit / 2
     }
 
-    /// How many rounds should go, now that the stack has been found full: half of them, a batch at most.
+    /// How many rounds should go, now that the stack has been found full.
     ///
-    /// A stack that has never been filled gets its first limit instead, and nothing goes.
+    /// Half of them at first: the other half is for the next requests. All of them once there have been several spills
+    /// with no refill in between, and then the stack may hold less and less: who only frees keeps nothing. A stack that
+    /// has never been filled gets its first limit instead, and nothing goes.
     pub(crate) fn spill_count<P: Platform>(&self, _pinned: &mut Pinned<P>, class: SizeClass) -> usize {
-        if self.stacks.limit(class) == 0 {
-            self.stacks.set_limit(class, 2 * least(class));
-            return 0;
+        let spills = self.spills[class.index()].get();
+        self.spills[class.index()].set(spills.saturating_add(1));
+        let len = self.stacks.len(class);
+        match spills {
+            _ if self.stacks.limit(class) == 0 => 0,
+            0..SPILLS_OF_HALF => len.div_ceil(2),
+            _ => len,
         }
-        self.stacks.len(class).div_ceil(2).min(class.batch())
     }
 
-    /// Lets a stack that has just spilled hold an eighth less: a CPU that only frees soon holds little.
+    /// Sets what a stack that has just spilled may hold.
     pub(crate) fn shrink<P: Platform>(&self, _pinned: &mut Pinned<P>, class: SizeClass) {
         let limit = self.stacks.limit(class);
-        self.stacks.set_limit(class, (limit - limit / 8).max(2 * least(class)));
+        let limit = match self.spills[class.index()].get() {
+            _ if limit == 0 => 2 * least(class),
+            0..=SPILLS_OF_HALF => limit,
+            // 64 rounds a spill, then 32, 16, 8.
+            spills => (class.batch() >> (spills / SPILLS_OF_HALF).ilog2().min(3)).max(least(class)),
+        };
+        self.stacks.set_limit(class, limit);
     }
 
     /// Whether somebody has asked for a drain since the last.

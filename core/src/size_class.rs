@@ -53,6 +53,20 @@ const _: () = {
     }
 };
 
+/// Sizes whose class is looked up, where it is not a constant: a load instead of a count of zeros and six steps more.
+const TABLED: usize = 1024;
+
+/// The class of each eight sizes.
+const TABLE: [SizeClass; TABLED / 8] = {
+    let mut table = [SizeClass(0); TABLED / 8];
+    let mut eight = 0;
+    while eight < table.len() {
+        table[eight] = SizeClass::of_last(eight * 8 + 7);
+        eight += 1;
+    }
+    table
+};
+
 impl SizeClass {
     /// How many classes there are.
     pub const COUNT: usize = LINEAR + 4 * (MAX_LOG2 - LINEAR_LOG2) as usize;
@@ -67,6 +81,9 @@ impl SizeClass {
         let align = layout.align();
         // A layout's size rounded up to its alignment does not overflow. No size at all wraps around and is too large.
         let last = ((layout.size() + (align - 1)) & !(align - 1)).wrapping_sub(1);
+        if last < TABLED {
+            return Some(TABLE[last / 8]);
+        }
         if last < Self::MAX_BYTES { Some(Self::of_last(last)) } else { None }
     }
 

@@ -25,6 +25,8 @@ pub(crate) use store::SlabStore;
 #[cfg(all(test, not(loom)))]
 pub(crate) use store::descriptor_bytes;
 
+use core::marker::PhantomData;
+
 use crate::config::Config;
 use crate::id::NodeId;
 use crate::size_class::SizeClass;
@@ -34,7 +36,7 @@ use crate::sync::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Chained, Link, Or
 const WORD_SLOTS: u32 = 64;
 
 /// What slabs of a class look like.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Shape {
     /// Bytes of the slab, a power of two: also what its start is a multiple of.
     pub(crate) bytes: usize,
@@ -42,11 +44,32 @@ pub(crate) struct Shape {
     pub(crate) slots: u32,
 }
 
+/// The shapes of all classes.
+struct Shapes<C>(PhantomData<C>);
+
+impl<C: Config> Shapes<C> {
+    const TABLE: [Shape; SizeClass::COUNT] = {
+        let mut table = [Shape { bytes: 0, slots: 0 }; SizeClass::COUNT];
+        let mut index = 0;
+        while let Some(class) = SizeClass::new(index) {
+            table[index] = Shape::of_bytes::<C>(class.bytes());
+            index += 1;
+        }
+        table
+    };
+}
+
 impl Shape {
-    /// The shape of a class: a slab or twice or four times that, until two objects fit and an eighth at most is left.
+    /// The shape of a class.
+    #[inline(always)]
     pub(crate) const fn of<C: Config>(class: SizeClass) -> Self {
+        Shapes::<C>::TABLE[class.index()]
+    }
+
+    /// The shape for slots of `size` bytes: a slab or twice or four times that, until two of them fit and an eighth at
+    /// most is left.
+    pub(crate) const fn of_bytes<C: Config>(size: usize) -> Self {
         const { assert!(C::SLAB_BYTES.is_power_of_two() && C::SLAB_BYTES <= 64 << 10 && C::SLAB_BYTES >= C::FRAME_BYTES) };
-        let size = class.bytes();
         let mut bytes = C::SLAB_BYTES;
         while bytes < 2 * size || bytes % size > bytes / 8 {
             bytes *= 2;
@@ -83,6 +106,24 @@ pub(crate) fn slot_around(class: SizeClass, offset: usize) -> u32 {
     ((offset as u64).wrapping_mul(u64::from(RECIPROCAL[class.index()])) >> 32) as u32
 }
 
+/// What a slab is cut into, and for whom.
+#[derive(Clone, Copy)]
+pub(crate) enum Contents {
+    /// Slots of a class, for the heap itself.
+    Class(SizeClass),
+    /// Slots of so many bytes, for the object cache of this number.
+    Objects {
+        /// The number, which is not 0.
+        owner: u32,
+        /// The bytes from one slot to the next.
+        slot_bytes: u32,
+    },
+}
+
+/// Class of a slab that has none.
+const NO_CLASS: u32 = 0xff;
+const _: () = assert!(SizeClass::COUNT < NO_CLASS as usize);
+
 /// Bit of [`Slab::state`]: the slab is in its cache's queue, or on the way there.
 const QUEUED: u32 = 1 << 31;
 
@@ -104,6 +145,10 @@ pub(crate) struct Slab<'m> {
     start: AtomicUsize,
     /// Class in the low byte, node in the next: one word, so that a stale look reads both of one slab.
     kind: AtomicU32,
+    /// The number of the object cache that it is for, or 0.
+    owner: AtomicU32,
+    /// Bytes from one slot to the next.
+    slot_bytes: AtomicU32,
     /// Slots that are out, and [`QUEUED`].
     state: AtomicU32,
     listed: AtomicU32,
@@ -131,6 +176,8 @@ impl<'m> Slab<'m> {
             Self {
                 start: AtomicUsize::new(0),
                 kind: AtomicU32::new(u32::MAX),
+                owner: AtomicU32::new(0),
+                slot_bytes: AtomicU32::new(0),
                 state: AtomicU32::new(0),
                 listed: AtomicU32::new(Listed::Nowhere as u32),
                 slots: AtomicU32::new(0),
@@ -144,9 +191,15 @@ impl<'m> Slab<'m> {
     }
 
     /// Makes this the descriptor of the slab at `start`, all of whose slots are free. Nobody else may have it.
-    pub(crate) fn describe(&self, start: usize, class: SizeClass, node: NodeId, slots: u32) {
+    pub(crate) fn describe(&self, start: usize, contents: Contents, node: NodeId, slots: u32) {
+        let (class, owner, slot_bytes) = match contents {
+            Contents::Class(class) => (class.index() as u32, 0, class.bytes() as u32),
+            Contents::Objects { owner, slot_bytes } => (NO_CLASS, owner, slot_bytes),
+        };
         self.start.store(start, Ordering::Relaxed);
-        self.kind.store(class.index() as u32 | (node.index() as u32) << 8, Ordering::Relaxed);
+        self.kind.store(class | (node.index() as u32) << 8, Ordering::Relaxed);
+        self.owner.store(owner, Ordering::Relaxed);
+        self.slot_bytes.store(slot_bytes, Ordering::Relaxed);
         self.state.store(0, Ordering::Relaxed);
         self.slots.store(slots, Ordering::Relaxed);
         for (word, bits) in (0..).zip(self.bits) {
@@ -158,6 +211,7 @@ impl<'m> Slab<'m> {
     /// Describes nothing from now on.
     pub(crate) fn forget(&self) {
         self.kind.store(u32::MAX, Ordering::Relaxed);
+        self.owner.store(0, Ordering::Relaxed);
     }
 
     /// The first slot's address.
@@ -172,7 +226,12 @@ impl<'m> Slab<'m> {
         self.kind.load(Ordering::Relaxed) as u8 == class.index() as u8
     }
 
-    /// The class of its slots, if it describes a slab.
+    /// Whether it is for the object cache of this number.
+    pub(crate) fn is_owned_by(&self, owner: u32) -> bool {
+        owner != 0 && self.owner.load(Ordering::Relaxed) == owner
+    }
+
+    /// The class of its slots, if it describes a slab of the heap's own.
     pub(crate) fn class(&self) -> Option<SizeClass> {
         SizeClass::new(usize::from(self.kind.load(Ordering::Relaxed) as u8))
     }
@@ -220,8 +279,7 @@ impl<'m> Slab<'m> {
 
     /// Takes up to `most` slots out, lowest first. For the holder of the cache's lock; answers how many.
     pub(crate) fn take(&self, most: usize, mut give: impl FnMut(usize)) -> usize {
-        let Some(size) = self.class().map(SizeClass::bytes) else { return 0 };
-        let start = self.start();
+        let (start, size) = (self.start(), self.slot_bytes.load(Ordering::Relaxed) as usize);
         let mut taken = 0;
         for (word, bits) in self.bits.iter().enumerate() {
             if taken == most {
@@ -292,11 +350,6 @@ impl<'m> Slab<'m> {
     /// Slots that are free in here by their bits.
     pub(crate) fn free_bits(&self) -> u32 {
         self.bits.iter().map(|bits| bits.load(Ordering::Relaxed).count_ones()).sum()
-    }
-
-    /// Slots that are marked as `mark`.
-    pub(crate) fn marked(&self, mark: u8) -> u32 {
-        self.marks.iter().filter(|place| place.load(Ordering::Relaxed) == mark).count() as u32
     }
 
     /// Whether a slot's bit says that it is in here.

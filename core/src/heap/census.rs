@@ -6,7 +6,7 @@
 
 use core::fmt;
 
-use super::{Heap, LENT};
+use super::Heap;
 use crate::config::Config;
 use crate::platform::Platform;
 use crate::size_class::SizeClass;
@@ -100,12 +100,13 @@ impl fmt::Display for HeapInvalid {
 impl core::error::Error for HeapInvalid {}
 
 impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
-    /// Every slab, once.
+    /// Every slab of the heap's own, once.
     pub(crate) fn slabs(&self) -> impl Iterator<Item = &'m Slab<'m>> {
         let base = self.window.base();
         let entries = self.directory.slice().iter().enumerate();
         entries.filter_map(move |(unit, entry)| {
-            entry.get().filter(|slab| slab.start() == base.wrapping_add(unit * C::SLAB_BYTES))
+            let first = |slab: &&Slab<'m>| slab.start() == base.wrapping_add(unit * C::SLAB_BYTES);
+            entry.get().filter(|slab| slab.class().is_some()).filter(first)
         })
     }
 
@@ -138,20 +139,22 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         for node in self.nodes() {
             for class in SizeClass::all() {
                 let Some(cache) = self.cache(node, class) else { continue };
-                let checked = self.with_access(|access| cache.validate(access, class));
+                let checked = self.with_access(|access| cache.validate(access, |slab| slab.is_of(class)));
                 checked.map_err(|_| HeapInvalid::WouldBlock)?.map_err(HeapInvalid::Slab)?;
             }
         }
         let mut marked = [0; SizeClass::COUNT];
         for slab in self.slabs() {
             let class = slab.class().ok_or(HeapInvalid::Slab(slab.start()))?;
-            let lent_and_free = (0..slab.slots()).any(|slot| {
-                slab.holds(slot) && slab.mark(slot).is_some_and(|mark| mark.load(Ordering::Relaxed) == LENT)
-            });
+            let mut lent_and_free = false;
+            for slot in 0..slab.slots() {
+                let lent = self.is_lent(slab, class, slab.start() + slot as usize * class.bytes());
+                lent_and_free |= lent && slab.holds(slot);
+                marked[class.index()] += usize::from(lent);
+            }
             if lent_and_free || slab.free_bits() + slab.used() != slab.slots() {
                 return Err(HeapInvalid::Slab(slab.start()));
             }
-            marked[class.index()] += slab.marked(LENT) as usize;
         }
         let census = self.census();
         for class in SizeClass::all() {

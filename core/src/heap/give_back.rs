@@ -155,18 +155,19 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
             return;
         }
         while let Ok(Some(slab)) = self.with_access(|access| cache.release(access, keep)) {
-            self.dissolve(slab, class);
+            self.dissolve(slab, Shape::of::<C>(class));
         }
     }
 
     /// Gives the frames of a slab back that no cache has any more.
-    pub(super) fn dissolve(&self, slab: &'m Slab<'m>, class: SizeClass) {
-        let shape = Shape::of::<C>(class);
-        let start = slab.start();
+    pub(crate) fn dissolve(&self, slab: &'m Slab<'m>, shape: Shape) {
+        // Its first slot may lie somewhat behind its first byte.
+        let offset = slab.start().wrapping_sub(self.window.base()) & !(shape.bytes - 1);
+        let start = self.window.base().wrapping_add(offset);
         for unit in 0..shape.bytes / C::SLAB_BYTES {
             self.enter(start + unit * C::SLAB_BYTES, None);
         }
-        let head = Pfn::new(start.wrapping_sub(self.window.base()) / C::FRAME_BYTES);
+        let head = Pfn::new(offset / C::FRAME_BYTES);
         let count = FrameCount::new(shape.bytes / C::FRAME_BYTES);
         if let Ok(span) = FrameSpan::new(head, count) {
             self.frames.unhold(span);

@@ -10,6 +10,7 @@ use crate::frame::FrameSpan;
 use crate::id::{CpuId, NodeId};
 use crate::platform::{Desk, Platform};
 use crate::pool::ObjectPool;
+use crate::shadow::Shadow;
 use crate::size_class::SizeClass;
 use crate::slab::{Shape, Slab};
 use crate::sync::{Ordering, Publish};
@@ -25,7 +26,8 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
             .and::<ObjectPool>(cpus)
             .and::<Cache<'static, P>>(nodes.saturating_mul(SizeClass::COUNT))
             .and::<Depot<'static, P>>(nodes);
-        let mut plan = plan;
+        let bytes = span.end().number().saturating_mul(C::FRAME_BYTES);
+        let mut plan = if Self::SHADOWED { Shadow::plan(plan, bytes) } else { plan };
         let mut node = 0;
         while node < nodes {
             plan = Depot::<'static, P>::plan::<C>(plan, Self::shards(cpus));
@@ -33,6 +35,8 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         }
         plan.bytes()
     }
+
+    const SHADOWED: bool = C::CHECKED && C::LINEAR_SHADOW;
 
     const fn directory_len(span: FrameSpan) -> usize {
         span.end().number().saturating_mul(C::FRAME_BYTES).div_ceil(C::SLAB_BYTES)
@@ -69,6 +73,9 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         let mut carver = Carver::new(metadata, Self::metadata_size(span, cpus, nodes))?;
         let directory = carver.zeros(Self::directory_len(span));
         let pools = carver.zeros::<ObjectPool>(cpus);
+        if Self::SHADOWED {
+            self.shadow.init(span.end().number().saturating_mul(C::FRAME_BYTES), &mut carver);
+        }
         let depots = carver.slice(nodes, |_| Depot::empty());
         for depot in depots {
             depot.init::<C>(Self::shards(cpus), &mut carver);

@@ -15,7 +15,7 @@ use crate::platform::{Context, Pinned, Platform};
 use crate::policy::Policy;
 use crate::pool::ObjectPool;
 use crate::size_class::SizeClass;
-use crate::slab::{Shape, Slab, SlabStore};
+use crate::slab::{Contents, Shape, Slab, SlabStore};
 use crate::sync::{MAX_BATCH, Ordering};
 
 /// How often an interrupt handler tries a lock that another CPU may hold. Whoever holds it masks interrupts meanwhile in
@@ -163,6 +163,25 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     /// Adds a slab of `class`, on `node` if that has frames; answers on which. Nothing is held.
     fn grow(&self, class: SizeClass, node: NodeId) -> Result<NodeId, AllocError> {
         let shape = Shape::of::<C>(class);
+        let slab = self.new_slab(shape, Contents::Class(class), 0, node)?;
+        let on = slab.node();
+        let added = self.with_access(|access| self.cache(on, class).ok_or(Busy)?.add(access, slab));
+        if added.is_err() {
+            self.dissolve(slab, shape);
+            return Err(AllocError::WouldBlock);
+        }
+        Ok(on)
+    }
+
+    /// A slab that no cache has yet, on `node` if that has frames. Its first slot is `skip` bytes from its start. Nothing
+    /// is held.
+    pub(crate) fn new_slab(
+        &self,
+        shape: Shape,
+        contents: Contents,
+        skip: usize,
+        node: NodeId,
+    ) -> Result<&'m Slab<'m>, AllocError> {
         let slab = self.descriptor(shape.slots)?;
         let block = match self.frames_for(node, FrameCount::new(shape.bytes / C::FRAME_BYTES), shape.bytes) {
             Ok(block) => block,
@@ -175,20 +194,15 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         self.frames.hold_slab(span);
         let on = self.frames.node_of(span.start()).unwrap_or_default();
         let start = self.address_of(span);
-        slab.describe(start, class, on, shape.slots);
+        slab.describe(start + skip, contents, on, shape.slots);
         for unit in 0..shape.bytes / C::SLAB_BYTES {
             self.enter(start + unit * C::SLAB_BYTES, Some(slab));
         }
-        let added = self.with_access(|access| self.cache(on, class).ok_or(Busy)?.add(access, slab));
-        if added.is_err() {
-            self.dissolve(slab, class);
-            return Err(AllocError::WouldBlock);
-        }
-        Ok(on)
+        Ok(slab)
     }
 
     /// Runs `work` with the right to wait for locks if this context has it, else trying for as long as it may.
-    pub(super) fn with_access<R>(&self, mut work: impl FnMut(Access<'_, P>) -> Result<R, Busy>) -> Result<R, Busy> {
+    pub(crate) fn with_access<R>(&self, mut work: impl FnMut(Access<'_, P>) -> Result<R, Busy>) -> Result<R, Busy> {
         if let Some(pinned) = P::pin() {
             return work(Access::Wait(&pinned));
         }
@@ -244,12 +258,12 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
                 Ok(None) => {}
                 Err(Busy) => return Err(AllocError::WouldBlock),
             }
-            let bytes = SlabStore::<P>::chunk_bytes(slots, C::CHECKED, C::FRAME_BYTES);
+            let bytes = SlabStore::<P>::chunk_bytes(slots, Self::MARKS_IN_SLABS, C::FRAME_BYTES);
             let frames = self.frames_for(NodeId::ZERO, FrameCount::new(bytes / C::FRAME_BYTES), bytes)?;
             let mut frames = Some(frames);
             let added = self.with_access(|access| {
                 let chunk = || frames.take().map(|frames| self.window.metadata(frames, C::FRAME_BYTES));
-                self.store.add(access, slots, C::CHECKED, chunk)
+                self.store.add(access, slots, Self::MARKS_IN_SLABS, chunk)
             });
             if added.is_err() {
                 let freed = frames.map_or(Ok(()), |frames| self.frames.free_range(frames));

@@ -1,12 +1,10 @@
 //! The descriptors of slabs: made in chunks when there are none left, kept for ever, and used again.
 
-use super::{Shape, Slab};
+use super::Slab;
 use crate::arena::{Access, Busy};
 use crate::carve::{Carver, Metadata, Plan};
-use crate::config::Config;
 use crate::platform::Platform;
-use crate::size_class::SizeClass;
-use crate::sync::{AtomicU8, AtomicU64, AtomicUsize, Guard, Lock, Ordering, const_fn};
+use crate::sync::{AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Guard, Lock, Ordering, const_fn};
 
 /// Descriptors come with room for 64, 128, … 8192 slots.
 const ROOMS: usize = 8;
@@ -25,10 +23,10 @@ fn plan(room: usize, count: usize, marked: bool) -> Plan {
     Plan::new().and::<Slab<'_>>(count).and::<AtomicU64>(words).and::<AtomicU8>(marks)
 }
 
-#[cfg(all(test, not(loom)))]
 /// The bytes of one descriptor of a class's slabs with its bits and marks.
-pub(crate) fn descriptor_bytes<C: Config>(class: SizeClass, marked: bool) -> usize {
-    let room = room(Shape::of::<C>(class).slots);
+#[cfg(all(test, not(loom)))]
+pub(crate) fn descriptor_bytes<C: crate::config::Config>(class: crate::size_class::SizeClass, marked: bool) -> usize {
+    let room = room(super::Shape::of::<C>(class).slots);
     size_of::<Slab<'_>>() + (8 << room) + if marked { 64 << room } else { 0 }
 }
 
@@ -37,15 +35,21 @@ pub(crate) struct SlabStore<'m, P: Platform> {
     free: [Lock<P, Option<&'m Slab<'m>>>; ROOMS],
     /// Bytes of all chunks.
     bytes: AtomicUsize,
+    /// Numbers given to object caches so far.
+    owners: AtomicU32,
 }
 
 impl<'m, P: Platform> SlabStore<'m, P> {
     const_fn! {
         pub(crate) const fn new() -> Self {
             #[cfg(not(loom))]
-            return Self { free: [const { Lock::new(None) }; ROOMS], bytes: AtomicUsize::new(0) };
+            return Self { free: [const { Lock::new(None) }; ROOMS], bytes: AtomicUsize::new(0), owners: AtomicU32::new(0) };
             #[cfg(loom)]
-            return Self { free: core::array::from_fn(|_| Lock::new(None)), bytes: AtomicUsize::new(0) };
+            return Self {
+                free: core::array::from_fn(|_| Lock::new(None)),
+                bytes: AtomicUsize::new(0),
+                owners: AtomicU32::new(0),
+            };
         }
     }
 
@@ -110,6 +114,13 @@ impl<'m, P: Platform> SlabStore<'m, P> {
             *free = Some(slab);
         }
         Ok(())
+    }
+
+    /// A number that no object cache has had, as long as there are any.
+    pub(crate) fn new_owner(&self) -> Option<u32> {
+        let next = |owners: u32| owners.checked_add(1);
+        let before = self.owners.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        before.ok().and_then(next)
     }
 
     /// Bytes of all descriptors ever made.

@@ -10,7 +10,7 @@ fn with_slab(bytes: usize, test: impl FnOnce(&Slab<'_>, SizeClass, u32)) {
     let slots = Shape::of::<Checked>(class).slots;
     let bits: Vec<AtomicU64> = (0..64).map(|_| AtomicU64::new(0)).collect();
     let slab = Slab::new(&bits, &[]);
-    slab.describe(1 << 20, class, NodeId::ZERO, slots);
+    slab.describe(1 << 20, Contents::Class(class), NodeId::ZERO, slots);
     test(&slab, class, slots);
 }
 

@@ -1,0 +1,85 @@
+//! Which slots are lent: where their marks are, and how they are set and taken off.
+
+use super::Heap;
+use crate::config::Config;
+use crate::platform::Platform;
+use crate::size_class::SizeClass;
+use crate::slab::{Shape, Slab, slot_around, slot_at};
+use crate::sync::{AtomicU8, Ordering};
+
+/// The mark of a slot that is lent, where the slabs' descriptors have the marks. All others are not.
+const LENT: u8 = 1;
+
+impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
+    /// Whether the slabs' descriptors have the marks of their slots.
+    pub(super) const MARKS_IN_SLABS: bool = C::CHECKED && !C::LINEAR_SHADOW;
+
+    /// How far into the span an address is.
+    #[inline(always)]
+    fn offset(&self, address: usize) -> usize {
+        address.wrapping_sub(self.window.base())
+    }
+
+    /// Marks an object as lent, at levels that check.
+    #[inline(always)]
+    pub(crate) fn mark(&self, class: SizeClass, address: usize) {
+        if !C::CHECKED {
+            return;
+        }
+        if C::LINEAR_SHADOW {
+            return self.shadow.lend(class, self.offset(address));
+        }
+        let slab = self.slab_of(address);
+        debug_assert!(slab.is_some_and(|slab| slab.is_of(class)), "what a pool holds is some slab's");
+        if let Some(slab) = slab
+            && let Some(mark) = slab.mark(slot_around(class, Self::offset_in_slab(class, address)))
+        {
+            // Relaxed: ordered for the next owner by what hands the object over.
+            mark.store(LENT, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes the mark off a lent object of `class`; `false` if none starts there.
+    ///
+    /// A load and a store, not an exchange: of two frees at the same moment both may pass, and the second is then found
+    /// by the slab. An exchange would cost more than the rest of a free.
+    #[inline(always)]
+    pub(crate) fn unmark(&self, class: SizeClass, address: usize) -> bool {
+        if C::LINEAR_SHADOW {
+            return self.shadow.take_back(class, self.offset(address));
+        }
+        let Some(mark) = self.mark_of(class, address) else { return false };
+        if mark.load(Ordering::Relaxed) != LENT {
+            return false;
+        }
+        mark.store(0, Ordering::Relaxed);
+        true
+    }
+
+    /// The mark of the object of `class` that starts at `address`.
+    #[inline(always)]
+    fn mark_of(&self, class: SizeClass, address: usize) -> Option<&'m AtomicU8> {
+        let slab = self.slab_of(address)?;
+        if !slab.is_of(class) {
+            return None;
+        }
+        slab.mark(slot_at(class, Self::offset_in_slab(class, address))?)
+    }
+
+    /// How far into its slab an address is. A slab starts at a multiple of its size, which the window's base keeps.
+    #[inline(always)]
+    fn offset_in_slab(class: SizeClass, address: usize) -> usize {
+        address & (Shape::of::<C>(class).bytes - 1)
+    }
+
+    /// Whether the object of `class` at `address` is lent, as far as marks or bits tell.
+    pub(crate) fn is_lent(&self, slab: &Slab<'_>, class: SizeClass, address: usize) -> bool {
+        if !C::CHECKED {
+            return slab.slot_of(class, address).is_some_and(|slot| !slab.holds(slot));
+        }
+        if C::LINEAR_SHADOW {
+            return self.shadow.is_lent(class, self.offset(address));
+        }
+        self.mark_of(class, address).is_some_and(|mark| mark.load(Ordering::Relaxed) == LENT)
+    }
+}

@@ -1,0 +1,177 @@
+//! The shadow: for each place where an object could start, a byte that says whether one is lent there.
+//!
+//! ```text
+//!   span    │ 48 │ 48 │ 48 │ 48 │ …        │ 64  │ 64  │ …
+//!             ▼    ▼    ▼    ▼               ▼     ▼
+//!   32 … 56 │l0│  │l2│l1│                    one byte for each 32 bytes of the span
+//!   64 … 112│                              │l0│  │        one for each 64; and so on, an array an octave of sizes
+//! ```
+//!
+//! A class has its sizes' octave in common with three others; slots of one class are at least as far apart as the bytes
+//! of that octave's array, so no two share one. The byte of a lent object tells its class and its start: `1`, which of
+//! the octave's classes, and where in the byte's stretch of the span it starts. Every other byte is 0: what was never
+//! lent, what is free, whatever lies inside an object. So one load and one comparison answer whether an object of this
+//! class starts here and is lent, with no look at a slab; the arrays start at zero and cost memory only where objects are.
+//!
+//! For spans whose metadata is backed lazily: the arrays are a quarter of the span long. Elsewhere the marks stand in the
+//! slabs' descriptors (`Slab::mark`), which takes three loads more.
+
+use crate::carve::{Carver, Plan};
+use crate::size_class::SizeClass;
+use crate::sync::{AtomicU8, Ordering, PublishSlice};
+
+/// The octaves of the classes' sizes: 8, 16, 32, …, 32768.
+const OCTAVES: usize = 13;
+/// log2 of the first octave.
+const FIRST_LOG2: u32 = 3;
+
+/// How the byte of a class's objects is found and made.
+#[derive(Clone, Copy)]
+struct Track {
+    /// The array: log2 of the class's size, less that of the first.
+    octave: u8,
+    /// log2 of what every start of the class is a multiple of.
+    granule_log2: u8,
+    /// log2 of the granules that share a byte.
+    share_log2: u8,
+    /// The byte of an object at the first of them.
+    tag: u8,
+}
+
+const TRACKS: [Track; SizeClass::COUNT] = {
+    let mut tracks = [Track { octave: 0, granule_log2: 0, share_log2: 0, tag: 0 }; SizeClass::COUNT];
+    let mut index = 0;
+    while let Some(class) = SizeClass::new(index) {
+        let octave_log2 = class.bytes().ilog2();
+        // Steps of an octave are a quarter of it, but never less than 8 bytes.
+        let granule_log2 = if octave_log2 >= 5 { octave_log2 - 2 } else { 3 };
+        let step = (class.bytes() >> granule_log2) as u8 & 3;
+        assert!(class.bytes() % (1 << granule_log2) == 0, "every start of the class is a multiple of its granule");
+        tracks[index] = Track {
+            octave: (octave_log2 - FIRST_LOG2) as u8,
+            granule_log2: granule_log2 as u8,
+            share_log2: (octave_log2 - granule_log2) as u8,
+            tag: 0x80 | step << 2,
+        };
+        index += 1;
+    }
+    tracks
+};
+
+/// The arrays, for a span that grows at its end.
+pub(crate) struct Shadow<'m> {
+    octaves: [PublishSlice<'m, AtomicU8>; OCTAVES],
+}
+
+impl<'m> Shadow<'m> {
+    pub(crate) const fn empty() -> Self {
+        Self { octaves: [const { PublishSlice::empty() }; OCTAVES] }
+    }
+
+    /// What a span of so many bytes needs.
+    pub(crate) const fn plan(plan: Plan, span_bytes: usize) -> Plan {
+        let (mut plan, mut octave) = (plan, 0);
+        while octave < OCTAVES {
+            plan = plan.and::<AtomicU8>(Self::len(octave, span_bytes));
+            octave += 1;
+        }
+        plan
+    }
+
+    const fn len(octave: usize, span_bytes: usize) -> usize {
+        span_bytes >> (octave as u32 + FIRST_LOG2)
+    }
+
+    /// Shadows a span of so many bytes.
+    pub(crate) fn init(&self, span_bytes: usize, carver: &mut Carver<'m>) {
+        for (octave, place) in self.octaves.iter().enumerate() {
+            let bytes = carver.zeros(Self::len(octave, span_bytes));
+            if !bytes.is_empty() {
+                place.set(bytes);
+            }
+        }
+    }
+
+    /// The byte of an object at `offset` of the span, and what it is while the object is lent.
+    ///
+    /// An offset that is no multiple of the granule has its low bits rotated to the top: no array is that long.
+    #[inline(always)]
+    fn byte(&self, class: SizeClass, offset: usize) -> Option<(&'m AtomicU8, u8)> {
+        let track = TRACKS[class.index()];
+        let granule = offset.rotate_right(u32::from(track.granule_log2));
+        let byte = self.octaves[usize::from(track.octave)].slice().get(granule >> track.share_log2)?;
+        let mask = (1 << track.share_log2) - 1;
+        Some((byte, track.tag | granule as u8 & mask))
+    }
+
+    /// Marks an object of a slab as lent.
+    #[inline(always)]
+    pub(crate) fn lend(&self, class: SizeClass, offset: usize) {
+        if let Some((byte, lent)) = self.byte(class, offset) {
+            // Relaxed: ordered for the next owner by what hands the object over.
+            byte.store(lent, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether an object of the class starts there and is lent.
+    #[inline(always)]
+    pub(crate) fn is_lent(&self, class: SizeClass, offset: usize) -> bool {
+        self.byte(class, offset).is_some_and(|(byte, lent)| byte.load(Ordering::Relaxed) == lent)
+    }
+
+    /// Takes the mark off a lent object of the class; `false` if none starts there.
+    #[inline(always)]
+    pub(crate) fn take_back(&self, class: SizeClass, offset: usize) -> bool {
+        let Some((byte, lent)) = self.byte(class, offset) else { return false };
+        if byte.load(Ordering::Relaxed) != lent {
+            return false;
+        }
+        byte.store(0, Ordering::Relaxed);
+        true
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::testing::bytes;
+
+    #[test]
+    fn an_object_is_known_by_its_class_and_its_start_alone() {
+        let span_bytes = 128 << 10;
+        let needed = Shadow::plan(Plan::new(), span_bytes).bytes();
+        let shadow = Shadow::empty();
+        shadow.init(span_bytes, &mut Carver::new(bytes(needed), needed).unwrap());
+        for class in SizeClass::all().filter(|class| !cfg!(miri) || class.index() % 9 == 0) {
+            let offset = 3 * class.bytes();
+            shadow.lend(class, offset);
+            for other in SizeClass::all() {
+                for near in offset.saturating_sub(64)..(offset + 64).min(span_bytes) {
+                    assert_eq!(shadow.is_lent(other, near), other == class && near == offset, "{near} {other:?}");
+                }
+            }
+            assert!(shadow.take_back(class, offset) && !shadow.take_back(class, offset));
+        }
+    }
+
+    #[test]
+    fn neighbours_have_bytes_of_their_own() {
+        let span_bytes = 128 << 10;
+        let needed = Shadow::plan(Plan::new(), span_bytes).bytes();
+        for class in SizeClass::all().filter(|class| !cfg!(miri) || class.index() % 9 == 0) {
+            let shadow = Shadow::empty();
+            shadow.init(span_bytes, &mut Carver::new(bytes(needed), needed).unwrap());
+            let slots = span_bytes / class.bytes();
+            (0..slots).for_each(|slot| shadow.lend(class, slot * class.bytes()));
+            (0..slots).step_by(2).for_each(|slot| assert!(shadow.take_back(class, slot * class.bytes())));
+            (0..slots).for_each(|slot| assert_eq!(shadow.is_lent(class, slot * class.bytes()), slot % 2 == 1));
+        }
+    }
+
+    #[test]
+    fn what_is_outside_is_not_lent() {
+        let shadow = Shadow::empty();
+        let class = SizeClass::new(0).unwrap();
+        assert!(!shadow.is_lent(class, 0) && !shadow.is_lent(class, usize::MAX) && !shadow.take_back(class, 1 << 40));
+    }
+}
