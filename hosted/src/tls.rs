@@ -15,32 +15,38 @@
 //! while the thread sits on another.
 //!
 //! Numbers below [`SEATS`] are handed out lowest first, so that few threads use few pools. A thread that finds them all
-//! taken, or that allocates while it is being torn down, gets a number above all seats: no instance has a pool for it,
-//! and its requests go to the trees.
+//! taken, or that allocates after its end has been announced, gets a number above all seats: no instance has a pool for
+//! it, and its requests go to the trees.
 #![allow(unsafe_code, reason = "the promises of Platform")]
 
-use std::cell::Cell;
-use std::hint::spin_loop;
 use std::marker::PhantomData;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, Ordering, compiler_fence};
-use std::sync::{PoisonError, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering, compiler_fence};
 
 use pagemill::{Config, Context, CpuId, Desk, Frames, Platform};
+
+use crate::ending;
+use crate::lock::HostedLock;
+use crate::members::{self, Member};
+use crate::numbers::{self, SEATS};
 
 /// The thread has no number.
 const STRANGER: u32 = u32::MAX;
 /// The thread is being given a number, or another one. All numbers are below.
 const CHANGING: u32 = u32::MAX - 1;
-/// The numbers that can be those of CPUs with pools.
-const SEATS: u32 = 4096;
 
 /// What a thread has for itself. Atomics because signal handlers look at it; relaxed, because they are no other thread.
 struct Here {
     word: AtomicU32,
     /// Signal handlers that are running on the thread and have said so.
     handlers: AtomicU32,
+    /// The number that it gives back when it ends; STRANGER if there is none.
+    own: AtomicU32,
     /// Whether its number is that of a [`Seat`].
     sitting: AtomicBool,
+    /// Whether it is getting memory from the system for some instance.
+    supplying: AtomicBool,
+    /// Whether it has come to its end.
+    ended: AtomicBool,
     desks: [AtomicPtr<()>; Desk::COUNT],
     homes: [AtomicPtr<()>; Desk::COUNT],
 }
@@ -50,13 +56,14 @@ thread_local! {
         Here {
             word: AtomicU32::new(STRANGER),
             handlers: AtomicU32::new(0),
+            own: AtomicU32::new(STRANGER),
             sitting: AtomicBool::new(false),
+            supplying: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
             desks: [const { AtomicPtr::new(Desk::EMPTY.as_ptr()) }; Desk::COUNT],
             homes: [const { AtomicPtr::new(Desk::EMPTY.as_ptr()) }; Desk::COUNT],
         }
     };
-    /// Apart from the words, because what has a destructor is looked at before each use.
-    static LEAVER: Leaver = const { Leaver { number: Cell::new(None) } };
 }
 
 /// On both desks of a thread that has no number.
@@ -174,32 +181,6 @@ unsafe impl Platform for Hosted {
     }
 }
 
-/// The lock of hosted arenas: it spins for a while, since nobody holds it for long, and then lets other threads run,
-/// since its holder may be waiting for a processor. A lock that sleeps in the kernel would pay a second atomic exchange
-/// for every unlock.
-pub type HostedLock = spin::mutex::SpinMutex<(), SpinThenYield>;
-
-/// Spins, and lets other threads run now and then.
-#[derive(Clone, Copy, Debug)]
-pub struct SpinThenYield;
-
-impl spin::RelaxStrategy for SpinThenYield {
-    fn relax() {
-        /// About a microsecond; the lock is held for less.
-        const SPINS: u32 = 64;
-        thread_local! {
-            static ROUND: Cell<u32> = const { Cell::new(0) };
-        }
-        let round = ROUND.get().wrapping_add(1);
-        ROUND.set(round);
-        if round.is_multiple_of(SPINS) {
-            std::thread::yield_now();
-        } else {
-            spin_loop();
-        }
-    }
-}
-
 /// `enter` on a thread that has no number.
 #[cold]
 fn enter_anew(here: &Here) -> Option<CpuId> {
@@ -210,129 +191,83 @@ fn enter_anew(here: &Here) -> Option<CpuId> {
     }
     here.word.store(CHANGING, Ordering::Relaxed);
     compiler_fence(Ordering::SeqCst);
-    let number = join();
-    here.claim();
+    let number = join(here);
     here.word.store(number, Ordering::Relaxed);
+    members::all().for_each(|instance| instance.settle());
+    here.claim();
     Some(CpuId::new(number))
 }
 
 /// A number for this thread, and the promise to give it back.
-fn join() -> u32 {
-    let Some(number) = take_lowest() else { return number_without_seat() };
-    match LEAVER.try_with(|leaver| leaver.number.set(Some(number))) {
-        Ok(()) => number,
-        Err(_) => {
-            // The thread is being torn down: nobody would give the number back.
-            give(number);
-            number_without_seat()
-        }
+fn join(here: &Here) -> u32 {
+    if here.ended.load(Ordering::Relaxed) {
+        return numbers::without_seat();
     }
+    let Some(number) = numbers::take_lowest() else { return numbers::without_seat() };
+    if !ending::announce() {
+        numbers::give(number);
+        return numbers::without_seat();
+    }
+    here.own.store(number, Ordering::Relaxed);
+    number
 }
 
-/// Gives a thread's number back when the thread ends.
-struct Leaver {
-    number: Cell<Option<u32>>,
-}
-
-impl Leaver {
-    /// Gives back what the thread's pools hold, and the number; the thread goes on as `next`, with empty desks.
+impl Here {
+    /// Gives back what the thread's pools hold, and its number. It gets another one when it needs one.
     ///
     /// A thread that sits on another number, or that ends inside the allocator, keeps it for ever: it will be that CPU
     /// again, or nobody knows what state its pools are in.
-    fn leave(&self, next: impl FnOnce() -> u32) {
-        let Some(number) = self.number.get() else { return };
-        HERE.with(|here| {
-            if here.is_claimed() || here.word.load(Ordering::Relaxed) != number {
-                return;
-            }
-            give_back_idle();
-            self.number.set(None);
-            here.change(next(), NOTHING);
-            give(number);
-        });
+    fn leave(&self) {
+        let number = self.own.load(Ordering::Relaxed);
+        if number == STRANGER || self.is_claimed() || self.word.load(Ordering::Relaxed) != number {
+            return;
+        }
+        members::all().for_each(|instance| instance.give_back());
+        self.own.store(STRANGER, Ordering::Relaxed);
+        self.change(STRANGER, NOTHING);
+        numbers::give(number);
     }
 }
 
-impl Drop for Leaver {
-    fn drop(&mut self) {
-        self.leave(number_without_seat);
-    }
+/// The calling thread ends. What runs after this, destructors of other keys, does without pools: nobody would empty them.
+pub(crate) fn end() {
+    HERE.with(|here| {
+        here.ended.store(true, Ordering::Relaxed);
+        here.leave();
+    });
 }
 
 /// Gives the calling thread's number back, if it has one. It gets one again when it needs one.
 pub(crate) fn give_up_number() {
     // What a handler interrupted may have the number in its registers.
     assert!(Hosted::context() == Context::Task, "a signal handler cannot become another CPU");
-    // A thread that is being torn down has none.
-    let _ = LEAVER.try_with(|leaver| leaver.leave(|| STRANGER));
+    HERE.with(Here::leave);
 }
 
-/// Bit n of word w: number 64·w + n is taken.
-static TAKEN: [AtomicU64; (SEATS / u64::BITS) as usize] = [const { AtomicU64::new(0) }; (SEATS / u64::BITS) as usize];
-
-/// Takes this number, if nobody has it.
-fn take(number: u32) -> bool {
-    let bit = 1 << (number % u64::BITS);
-    // Acquire: pairs with the Release in `give`; the pools that the last owner left are seen as it left them.
-    TAKEN[(number / u64::BITS) as usize].fetch_or(bit, Ordering::Acquire) & bit == 0
-}
-
-fn take_lowest() -> Option<u32> {
-    for (place, word) in TAKEN.iter().enumerate() {
-        loop {
-            let free = (!word.load(Ordering::Relaxed)).trailing_zeros();
-            if free == u64::BITS {
-                break;
-            }
-            let number = place as u32 * u64::BITS + free;
-            if take(number) {
-                return Some(number);
-            }
+/// Runs `work`, which gets memory from the system; `None` if the thread is at that already, so that this is a signal
+/// handler in the middle of it.
+pub(crate) fn supplying<R>(work: impl FnOnce() -> R) -> Option<R> {
+    HERE.with(|here| {
+        if here.supplying.load(Ordering::Relaxed) {
+            return None;
         }
-    }
-    None
-}
-
-fn give(number: u32) {
-    let bit = 1 << (number % u64::BITS);
-    // Release: pairs with the Acquire in `take`.
-    TAKEN[(number / u64::BITS) as usize].fetch_and(!bit, Ordering::Release);
-}
-
-/// A number that no instance has a pool for, and that no other thread has.
-fn number_without_seat() -> u32 {
-    static NEXT: AtomicU32 = AtomicU32::new(SEATS);
-    // It stays below CHANGING: a number that came round could be shared only after a thousand million threads.
-    SEATS.max(NEXT.fetch_add(1, Ordering::Relaxed) & (u32::MAX >> 2))
-}
-
-/// Something that keeps idle frames for a CPU.
-trait Idle: Sync {
-    fn give_back(&self);
-}
-
-impl<C: Config + Sync> Idle for Frames<'static, Hosted, C> {
-    fn give_back(&self) {
-        self.drain_cpu();
-    }
-}
-
-static INSTANCES: RwLock<Vec<&'static dyn Idle>> = RwLock::new(Vec::new());
-
-fn give_back_idle() {
-    for instance in INSTANCES.read().unwrap_or_else(PoisonError::into_inner).iter() {
-        instance.give_back();
-    }
+        here.supplying.store(true, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
+        let result = work();
+        compiler_fence(Ordering::SeqCst);
+        here.supplying.store(false, Ordering::Relaxed);
+        Some(result)
+    })
 }
 
 impl Hosted {
     /// Makes threads that end give this instance the frames back that lie in their pools. Without it they stay there
     /// until another thread has the same number, and are its to lend.
     ///
-    /// It happens among the destructors of the thread's locals: `JoinHandle::join` waits for that, the end of a
+    /// It happens after the destructors of the thread's locals: `JoinHandle::join` waits for that, the end of a
     /// `std::thread::scope` alone does not.
     pub fn announce<C: Config + Sync>(instance: &'static Frames<'static, Hosted, C>) {
-        INSTANCES.write().unwrap_or_else(PoisonError::into_inner).push(instance);
+        Box::leak(Box::new(Member::new(instance))).join();
     }
 
     /// The processor time that the calling thread has had, in nanoseconds.
@@ -370,7 +305,7 @@ impl Seat {
     /// Keeps number `cpu`, or `None` if a thread has it.
     pub fn keep(cpu: CpuId) -> Option<Self> {
         let number = u32::try_from(cpu.index()).ok().filter(|&number| number < SEATS)?;
-        take(number).then(|| Self { number, occupied: AtomicBool::new(false) })
+        numbers::take(number).then(|| Self { number, occupied: AtomicBool::new(false) })
     }
 
     /// Makes the calling thread this CPU until the answer is dropped, or `None` if a thread is, or if the calling one
@@ -402,7 +337,7 @@ impl Drop for Seat {
     fn drop(&mut self) {
         // Whoever forgot that they sit here does so for ever.
         if !*self.occupied.get_mut() {
-            give(self.number);
+            numbers::give(self.number);
         }
     }
 }

@@ -52,7 +52,14 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     }
 
     fn alloc_if_ready(&self, layout: Layout) -> Result<usize, AllocError> {
-        if self.caches.slice().is_empty() { Err(AllocError::NotReady) } else { self.alloc_once(layout) }
+        if self.caches.slice().is_empty() {
+            return Err(AllocError::NotReady);
+        }
+        // Frames are aligned among frames: in memory no better than the first of them.
+        if layout.align().trailing_zeros() > self.window.base().trailing_zeros() {
+            return Err(AllocError::Impossible);
+        }
+        self.alloc_once(layout)
     }
 
     fn alloc_once(&self, layout: Layout) -> Result<usize, AllocError> {

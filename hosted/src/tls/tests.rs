@@ -193,11 +193,11 @@ fn a_number_is_kept_inside_the_allocator() {
         let pinned = Hosted::pin().unwrap();
         let cpu = pinned.cpu();
         give_up_number();
-        assert!(!take(cpu.index() as u32));
+        assert!(!numbers::take(cpu.index() as u32));
         drop(pinned);
         let objects = take_desk::<OBJECTS>();
         give_up_number();
-        assert!(!take(cpu.index() as u32));
+        assert!(!numbers::take(cpu.index() as u32));
         drop(objects);
         assert_eq!(Hosted::pin().unwrap().cpu(), cpu);
     });

@@ -1,0 +1,128 @@
+//! The global allocator.
+#![allow(unsafe_code, reason = "the promise of GlobalAlloc")]
+
+use std::alloc::{GlobalAlloc, Layout};
+use std::marker::PhantomData;
+
+use pagemill::{BadFree, Checked, Config, Fast, Frames, Heap};
+
+use crate::fault;
+use crate::members::Member;
+use crate::process::Process;
+use crate::tls::Hosted;
+
+/// The heap of the process as a global allocator.
+///
+/// ```
+/// #[global_allocator]
+/// static A: pagemill_hosted::Pagemill = pagemill_hosted::Pagemill::new();
+///
+/// let squares: Vec<u64> = (0..1000).map(|n| n * n).collect();
+/// assert_eq!(std::thread::spawn(move || squares[31]).join().unwrap(), 961);
+/// ```
+///
+/// `L` is the level of checking: [`Checked`], the default, or [`Fast`]. Each has one heap in the process, however many
+/// values of this type there are.
+///
+/// * **Threads** keep objects at hand: most requests are a few plain instructions. What a thread has goes back when it
+///   ends. Beyond 4096 threads, or fewer where address space is limited, the others share what is behind.
+/// * **First use** may be before `main`, and last use after it. Destructors of thread-locals may allocate.
+/// * **Signal handlers** may allocate and free. One that interrupted the allocator may get null; its frees are kept.
+/// * **A wrong free** writes a line to the error output and aborts, or calls [`on_bad_free`](Self::on_bad_free)'s function.
+/// * **Memory** is asked from the system by `mmap`, within what the process may have. When there is none left, requests
+///   get null.
+///
+/// On Linux. Elsewhere, and under Miri, every request goes to [`System`](std::alloc::System), and nothing is checked.
+pub struct Pagemill<L: Level = Checked> {
+    level: PhantomData<L>,
+}
+
+/// The levels that a process has a heap for: [`Checked`] and [`Fast`].
+pub trait Level: Config + Sync + sealed::Served {}
+
+/// A level as configured for processes.
+pub struct HostedLevel<L>(PhantomData<L>);
+
+impl<L: Config> Config for HostedLevel<L> {
+    const CHECKED: bool = L::CHECKED;
+    const NUMA: bool = false;
+    const FRESH_FRAMES_ARE_ZERO: bool = true;
+    const DEPOT_BYTES: usize = 256 << 10;
+    const DEPOT_ROUNDS: usize = 1024;
+}
+
+mod sealed {
+    use super::{Config, Heap, Hosted, HostedLevel};
+
+    pub trait Served: Config + Sized {
+        fn heap() -> &'static Heap<'static, Hosted, HostedLevel<Self>>;
+    }
+}
+
+macro_rules! serve {
+    ($level:ty, $frames:ident, $heap:ident, $process:ident, $member:ident) => {
+        static $frames: Frames<'static, Hosted, HostedLevel<$level>> = Frames::new();
+        static $heap: Heap<'static, Hosted, HostedLevel<$level>> =
+            Heap::with_source(&$frames, |layout| $process.supply(layout));
+        static $process: Process<HostedLevel<$level>> = Process::new(&$frames, &$heap, &$member);
+        static $member: Member = Member::new(&$process);
+
+        impl Level for $level {}
+
+        impl sealed::Served for $level {
+            #[inline(always)]
+            fn heap() -> &'static Heap<'static, Hosted, HostedLevel<Self>> {
+                &$heap
+            }
+        }
+    };
+}
+serve!(Checked, CHECKED_FRAMES, CHECKED_HEAP, CHECKED_PROCESS, CHECKED_MEMBER);
+serve!(Fast, FAST_FRAMES, FAST_HEAP, FAST_PROCESS, FAST_MEMBER);
+
+impl<L: Level> Pagemill<L> {
+    /// The allocator. Nothing happens before the first request.
+    #[expect(clippy::new_without_default, reason = "a static needs a constant")]
+    pub const fn new() -> Self {
+        Self { level: PhantomData }
+    }
+
+    /// The heap behind it, for statistics, [`drain`](Heap::drain) and [`trim`](Heap::trim).
+    #[inline(always)]
+    pub fn heap(&self) -> &'static Heap<'static, Hosted, HostedLevel<L>> {
+        L::heap()
+    }
+
+    /// Calls `hook` with every refused free of the process, instead of a line on the error output and an abort. It may
+    /// return; the free is ignored then. If it unwinds, the process aborts.
+    pub fn on_bad_free(&self, hook: fn(BadFree)) {
+        fault::on_bad_free(hook);
+    }
+}
+
+// SAFETY: the heap's own implementation keeps the promise.
+unsafe impl<L: Level> GlobalAlloc for Pagemill<L> {
+    #[inline(always)]
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's promise.
+        unsafe { GlobalAlloc::alloc(L::heap(), layout) }
+    }
+
+    #[inline(always)]
+    unsafe fn dealloc(&self, object: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise.
+        unsafe { GlobalAlloc::dealloc(L::heap(), object, layout) }
+    }
+
+    #[inline]
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's promise.
+        unsafe { GlobalAlloc::alloc_zeroed(L::heap(), layout) }
+    }
+
+    #[inline]
+    unsafe fn realloc(&self, object: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        // SAFETY: the caller's promise.
+        unsafe { GlobalAlloc::realloc(L::heap(), object, layout, new_size) }
+    }
+}

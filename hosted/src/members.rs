@@ -1,0 +1,52 @@
+//! The instances that threads serve themselves from: who is told when a thread comes and goes.
+
+use std::sync::OnceLock;
+
+use pagemill::{Config, Frames};
+
+use crate::tls::Hosted;
+
+/// An instance with pools for threads.
+pub(crate) trait Instance: Sync {
+    /// Lays the pools of the calling thread, which has just got its number, on its desks.
+    fn settle(&self) {}
+
+    /// Gives back what the calling thread's pools hold.
+    fn give_back(&self);
+}
+
+impl<C: Config + Sync> Instance for Frames<'static, Hosted, C> {
+    fn give_back(&self) {
+        self.drain_cpu();
+    }
+}
+
+/// An instance in the list of all.
+pub(crate) struct Member {
+    instance: &'static dyn Instance,
+    next: OnceLock<&'static Member>,
+}
+
+/// The list: only ever added to, and read without a lock, since a child of `fork` must be able to read it.
+static FIRST: OnceLock<&'static Member> = OnceLock::new();
+
+impl Member {
+    pub(crate) const fn new(instance: &'static dyn Instance) -> Self {
+        Self { instance, next: OnceLock::new() }
+    }
+
+    /// Adds it to the list; once.
+    pub(crate) fn join(&'static self) {
+        let mut place = &FIRST;
+        while place.set(self).is_err()
+            && let Some(other) = place.get()
+        {
+            place = &other.next;
+        }
+    }
+}
+
+/// Every instance, in the order in which they came.
+pub(crate) fn all() -> impl Iterator<Item = &'static dyn Instance> {
+    std::iter::successors(FIRST.get().copied(), |member| member.next.get().copied()).map(|member| member.instance)
+}

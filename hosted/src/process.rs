@@ -1,0 +1,223 @@
+//! The heap of a process: set up by whoever asks first, and grown by regions of one reservation.
+//!
+//! ```text
+//!   reservation   │ memory: region │ region │ … not yet │ metadata: pools, directory │ of regions … not yet │
+//! ```
+//!
+//! The reservation is a terabyte, or as much as the process may have. Regions are an eighth of what there is, 64 MiB at
+//! least, and hold the request that asked for them: so they are few, and none is committed long before it is needed.
+
+use std::alloc::Layout;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use lock_api::Mutex;
+use pagemill::{BadFree, Config, FrameCount, FrameSpan, Frames, Heap, NodeId, Pfn, ZoneKind};
+
+use crate::fault;
+use crate::lock::HostedLock;
+use crate::members::{Instance, Member};
+use crate::numbers::SEATS;
+use crate::reserve::{self, PAGE, Reservation};
+use crate::tls::{self, Hosted};
+
+/// What is reserved where nothing limits it.
+const MOST_BYTES: usize = 1 << 40;
+/// With less it is not worth the trouble.
+const LEAST_BYTES: usize = 8 << 20;
+/// The least that is added at a time.
+const REGION_BYTES: usize = 64 << 20;
+/// The extent of an arena: a block is inside one, or takes whole ones.
+const ARENA_BYTES: usize = 1 << 30;
+/// What smaller reservations are aligned to, and the sizes of regions.
+const HUGE_BYTES: usize = 2 << 20;
+/// Threads whose frames have pools of their own.
+const FRAME_POOLS: usize = 16;
+/// The regions that there is metadata for besides what their frames need.
+const REGIONS: usize = 256;
+
+/// A level's heap, what it stands on, and where its memory comes from.
+pub(crate) struct Process<C: Config> {
+    frames: &'static Frames<'static, Hosted, C>,
+    heap: &'static Heap<'static, Hosted, C>,
+    member: &'static Member,
+    /// Nothing before the first request.
+    land: Mutex<HostedLock, Option<Land>>,
+    /// How many regions there are.
+    regions: AtomicUsize,
+}
+
+/// The reservation, and how much of it is in use.
+struct Land {
+    reservation: Reservation,
+    /// Bytes of memory in regions, and in all.
+    used: usize,
+    memory: usize,
+    /// Where the next region's metadata goes, and where all ends.
+    metadata: usize,
+    end: usize,
+}
+
+impl<C: Config> Process<C> {
+    pub(crate) const fn new(
+        frames: &'static Frames<'static, Hosted, C>,
+        heap: &'static Heap<'static, Hosted, C>,
+        member: &'static Member,
+    ) -> Self {
+        Self { frames, heap, member, land: Mutex::new(None), regions: AtomicUsize::new(0) }
+    }
+
+    /// More memory for a request that found none: everything if it is the first, else another region. Answers whether
+    /// there is any.
+    pub(crate) fn supply(&'static self, layout: Layout) -> bool {
+        // Acquire: pairs with the Release below.
+        let seen = self.regions.load(Ordering::Acquire);
+        let supplied = tls::supplying(|| {
+            let mut land = self.land.lock();
+            if self.regions.load(Ordering::Relaxed) != seen {
+                // Somebody else has been here meanwhile.
+                return true;
+            }
+            match &mut *land {
+                Some(land) => self.grow(land, layout),
+                None => {
+                    *land = self.set_up();
+                    land.is_some()
+                }
+            }
+        });
+        supplied.unwrap_or(false)
+    }
+
+    /// Reserves as much as may be, describes it to the heap, and adds a first region.
+    fn set_up(&'static self) -> Option<Land> {
+        let most = reserve::limit().map_or(MOST_BYTES, |limit| limit / 4 * 3).min(MOST_BYTES);
+        let mut memory = most & !(HUGE_BYTES - 1);
+        let mut land = loop {
+            if memory < LEAST_BYTES {
+                return None;
+            }
+            if let Some(land) = Self::reserve(memory) {
+                break land;
+            }
+            memory = (memory / 2) & !(HUGE_BYTES - 1);
+        };
+        let (span, cpus) = (span(0, memory)?, Self::cpus(memory));
+        let base = Frames::<Hosted, C>::base_metadata_size(span, FRAME_POOLS, 1);
+        self.frames.init(span, FRAME_POOLS, 1, land.take_metadata(base)?).ok()?;
+        let metadata = land.take_metadata(Heap::<Hosted, C>::metadata_size(span, cpus, 1))?;
+        self.start(&land, span, cpus, metadata)?;
+        self.heap.set_fault_hook(&REFUSED);
+        self.member.join();
+        if !self.add(&mut land, REGION_BYTES.min(memory)) {
+            return None;
+        }
+        self.settle();
+        Some(land)
+    }
+
+    #[allow(unsafe_code, reason = "the promise of Heap::init")]
+    fn start(&self, land: &Land, span: FrameSpan, cpus: usize, metadata: pagemill::Metadata<'static>) -> Option<()> {
+        // SAFETY: frame n lies n frames after the start of the reservation, which is nobody else's, and is lent only
+        // when its region has been added, which is after it was committed.
+        unsafe { self.heap.init(land.reservation.start(), span, cpus, 1, metadata) }.ok()
+    }
+
+    /// Threads that get pools.
+    fn cpus(memory: usize) -> usize {
+        (memory >> 20).min(SEATS as usize)
+    }
+
+    fn reserve(memory: usize) -> Option<Land> {
+        let span = span(0, memory)?;
+        let of_regions = Frames::<Hosted, C>::memory_metadata_size(span).checked_add(REGIONS * 4 * PAGE)?;
+        let base = Frames::<Hosted, C>::base_metadata_size(span, FRAME_POOLS, 1);
+        let heap = Heap::<Hosted, C>::metadata_size(span, Self::cpus(memory), 1);
+        let end = [base, heap, of_regions].iter().try_fold(memory, |end, part| end.checked_add(part + 2 * PAGE))?;
+        // What is aligned among frames must be in memory; where addresses are scarce, large alignments are refused.
+        let align = if memory >= 4 * ARENA_BYTES { ARENA_BYTES } else { HUGE_BYTES };
+        let reservation = Reservation::new(end.next_multiple_of(PAGE), align)?;
+        Some(Land { reservation, used: 0, memory, metadata: memory, end })
+    }
+
+    /// Adds a region that has room for `layout`, or a smaller one than is usual if there is no more.
+    fn grow(&self, land: &mut Land, layout: Layout) -> bool {
+        // The worst place for an alignment.
+        let Some(needed) = layout.size().checked_add(layout.align()) else { return false };
+        let Some(needed) = needed.checked_next_multiple_of(HUGE_BYTES) else { return false };
+        if needed > land.memory {
+            return false;
+        }
+        let to_border = land.used.next_multiple_of(ARENA_BYTES) - land.used;
+        if needed > to_border && to_border != 0 {
+            // A block does not cross the border of an arena. What is left before it serves others.
+            if !self.add(land, to_border) {
+                return false;
+            }
+        }
+        let needed = if needed > ARENA_BYTES { needed.next_multiple_of(ARENA_BYTES) } else { needed };
+        let usual = (land.used / 8).clamp(REGION_BYTES, ARENA_BYTES) & !(HUGE_BYTES - 1);
+        let left = land.memory - land.used;
+        let mut bytes = usual.max(needed).min(left);
+        while bytes >= needed && bytes != 0 {
+            if self.add(land, bytes) {
+                return true;
+            }
+            bytes = (bytes / 2) & !(HUGE_BYTES - 1);
+        }
+        false
+    }
+
+    /// Adds the next `bytes` as a region.
+    fn add(&self, land: &mut Land, bytes: usize) -> bool {
+        let Some(region) = span(land.used, bytes) else { return false };
+        if bytes > land.memory - land.used || !land.reservation.commit(land.used..land.used + bytes) {
+            return false;
+        }
+        let metadata = land.take_metadata(Frames::<Hosted, C>::memory_metadata_size(region));
+        let Some(metadata) = metadata else { return false };
+        if self.frames.add_memory(NodeId::ZERO, ZoneKind::Normal, region, &[], metadata).is_err() {
+            return false;
+        }
+        land.used += bytes;
+        self.regions.fetch_add(1, Ordering::Release);
+        true
+    }
+}
+
+impl Land {
+    /// The next bytes of metadata.
+    #[allow(unsafe_code, reason = "the promise that nobody has them yet")]
+    fn take_metadata(&mut self, bytes: usize) -> Option<pagemill::Metadata<'static>> {
+        let range = self.metadata..self.metadata.checked_add(bytes.next_multiple_of(PAGE))?;
+        if range.end > self.end || !self.reservation.commit(range.clone()) {
+            return None;
+        }
+        self.metadata = range.end;
+        // SAFETY: behind what was given out before, which now ends behind this.
+        Some(unsafe { self.reservation.metadata(range) })
+    }
+}
+
+impl<C: Config> Instance for Process<C>
+where
+    Frames<'static, Hosted, C>: Sync,
+    Heap<'static, Hosted, C>: Sync,
+{
+    fn settle(&self) {
+        // Without a pool for this thread its requests go to the slabs.
+        self.heap.settle();
+        self.frames.settle();
+    }
+
+    fn give_back(&self) {
+        self.heap.drain_cpu();
+        self.frames.drain_cpu();
+    }
+}
+
+/// Frames by their bytes.
+fn span(start: usize, bytes: usize) -> Option<FrameSpan> {
+    FrameSpan::new(Pfn::new(start / PAGE), FrameCount::new(bytes / PAGE)).ok()
+}
+
+static REFUSED: fn(BadFree) = fault::refused;

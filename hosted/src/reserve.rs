@@ -1,0 +1,94 @@
+//! Address space for a heap: reserved in one piece, made usable part by part.
+#![allow(unsafe_code, reason = "system calls on memory")]
+
+use std::mem::MaybeUninit;
+use std::ops::Range;
+use std::ptr::{self, NonNull};
+
+use pagemill::Metadata;
+
+use crate::errno::keeping_errno;
+
+/// The pages that are made usable.
+pub(crate) const PAGE: usize = 4096;
+
+/// A range of addresses that nobody else in the process gets. It is never given back.
+pub(crate) struct Reservation {
+    start: NonNull<u8>,
+    bytes: usize,
+}
+
+// SAFETY: addresses are the process's, not a thread's, and nothing is reached through a shared reference.
+unsafe impl Send for Reservation {}
+
+impl Reservation {
+    /// Reserves `bytes` from a multiple of `align` on, a power of two. None of it can be touched yet, and none of it
+    /// counts as memory, however strictly the system counts.
+    pub(crate) fn new(bytes: usize, align: usize) -> Option<Self> {
+        let asked = bytes.checked_add(align - PAGE)?;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // SAFETY: a new mapping wherever the kernel wants touches nothing that exists.
+        let mapped = keeping_errno(|| unsafe { libc::mmap(ptr::null_mut(), asked, libc::PROT_NONE, flags, -1, 0) });
+        if mapped == libc::MAP_FAILED {
+            return None;
+        }
+        let first = NonNull::new(mapped.cast::<u8>())?;
+        let skip = first.as_ptr().addr().wrapping_neg() & (align - 1);
+        unmap(first, skip);
+        // SAFETY: `skip` is below `align` and a multiple of the page's size, so inside the mapping.
+        let start = unsafe { first.add(skip) };
+        // SAFETY: `skip + bytes` is at most what was asked for.
+        unmap(unsafe { start.add(bytes) }, asked - skip - bytes);
+        Some(Self { start, bytes })
+    }
+
+    /// Its first address.
+    pub(crate) fn start(&self) -> *mut u8 {
+        self.start.as_ptr()
+    }
+
+    /// Makes these bytes, rounded to pages, memory that reads as zeros; `false` if the system has none. May be asked for
+    /// again.
+    pub(crate) fn commit(&self, range: Range<usize>) -> bool {
+        let (from, to) = (range.start & !(PAGE - 1), range.end.next_multiple_of(PAGE));
+        if from > to || to > self.bytes {
+            return false;
+        }
+        // SAFETY: inside the reservation, as just tested.
+        let first = unsafe { self.start.add(from) };
+        let usable = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: the pages are this reservation's, and more rights take nothing from those who use them.
+        keeping_errno(|| unsafe { libc::mprotect(first.as_ptr().cast(), to - from, usable) == 0 })
+    }
+
+    /// Committed bytes as metadata, for ever.
+    ///
+    /// # Safety
+    /// Nobody has been given any of these bytes before, nor will be.
+    pub(crate) unsafe fn metadata(&self, range: Range<usize>) -> Metadata<'static> {
+        assert!(range.end <= self.bytes);
+        // SAFETY: inside the reservation, as just tested.
+        let first = unsafe { self.start.add(range.start) };
+        let bytes = NonNull::slice_from_raw_parts(first.cast::<MaybeUninit<u8>>(), range.len());
+        // SAFETY: they are nobody else's by the caller's promise, and stay mapped.
+        let bytes = unsafe { &mut *bytes.as_ptr() };
+        // SAFETY: anonymous memory is zero, and nobody has had it before.
+        unsafe { Metadata::zeroed(bytes) }
+    }
+}
+
+fn unmap(start: NonNull<u8>, bytes: usize) {
+    if bytes != 0 {
+        // SAFETY: both ends of a new mapping that nobody knows yet.
+        let unmapped = keeping_errno(|| unsafe { libc::munmap(start.as_ptr().cast(), bytes) });
+        debug_assert_eq!(unmapped, 0);
+    }
+}
+
+/// The bytes of address space that the process may have, if that is limited (`ulimit -v`).
+pub(crate) fn limit() -> Option<usize> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the call writes the structure it is given, which outlives it.
+    let told = keeping_errno(|| unsafe { libc::getrlimit(libc::RLIMIT_AS, &mut limit) }) == 0;
+    (told && limit.rlim_cur != libc::RLIM_INFINITY).then(|| usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX))
+}
