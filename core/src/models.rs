@@ -8,15 +8,21 @@
 //! preemptions is `LOOM_MAX_PREEMPTIONS`, 2 if unset.
 
 #[cfg(test)]
+mod depot;
+#[cfg(test)]
 mod drain;
 #[cfg(test)]
 mod exhaustion;
 #[cfg(test)]
 mod fold;
 #[cfg(test)]
+mod heap;
+#[cfg(test)]
 mod machine;
 #[cfg(test)]
 mod pending;
+#[cfg(test)]
+mod slab;
 #[cfg(test)]
 mod split;
 #[cfg(test)]
@@ -55,8 +61,14 @@ mod runner {
     /// # Panics
     /// If the model fails, or if it passes with a fault switched on.
     pub(super) fn check(name: &str, mutants: &[&'static str], model: fn()) {
-        let iterations = explore(None, model).unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        let caught: Vec<_> = mutants.iter().map(|mutant| (mutant, explore(Some(mutant), model).is_err())).collect();
+        check_within(PREEMPTIONS, name, mutants, model);
+    }
+
+    /// As [`check`], of a model small enough for more preemptions: so many, if the environment does not ask for yet more.
+    pub(super) fn check_within(least: usize, name: &str, mutants: &[&'static str], model: fn()) {
+        let explore = |mutant| explore(least, mutant, model);
+        let iterations = explore(None).unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let caught: Vec<_> = mutants.iter().map(|mutant| (mutant, explore(Some(mutant)).is_err())).collect();
         let count = caught.iter().filter(|(_, caught)| *caught).count();
         println!("loom model={name} iterations={iterations} mutants={} caught={count}", mutants.len());
         for (mutant, caught) in caught {
@@ -64,11 +76,11 @@ mod runner {
         }
     }
 
-    fn explore(mutant: Option<&'static str>, model: fn()) -> std::thread::Result<u64> {
+    fn explore(least: usize, mutant: Option<&'static str>, model: fn()) -> std::thread::Result<u64> {
         let iterations = Arc::new(AtomicU64::new(0));
         let counter = iterations.clone();
         let mut builder = loom::model::Builder::new();
-        builder.preemption_bound = builder.preemption_bound.or(Some(PREEMPTIONS));
+        builder.preemption_bound = builder.preemption_bound.max(Some(least));
         builder.max_branches = STEPS;
         MUTANT.set(mutant);
         let explored = catch_unwind(AssertUnwindSafe(|| {

@@ -291,10 +291,11 @@ impl<'m> Slab<'m> {
                 continue;
             }
             // Acquire: pairs with the Release of `put`; the last owner of a slot is done with it before the next begins.
+            let order = if mutant("refill_relaxed") { Ordering::Relaxed } else { Ordering::Acquire };
             if mutant("refill_plain") {
                 bits.store(free & !want, Ordering::Relaxed);
             } else {
-                bits.fetch_and(!want, Ordering::Acquire);
+                bits.fetch_and(!want, order);
             }
             taken += want.count_ones() as usize;
             ones(want).for_each(|bit| give(start + (word * WORD_SLOTS as usize + bit) * size));
@@ -322,7 +323,9 @@ impl<'m> Slab<'m> {
         loop {
             let before = state & !QUEUED;
             let after = before.wrapping_sub(count);
-            let turns = (before >= slots && after < slots) || after == 0 && !mutant("empty_unseen");
+            // More slots than there are count as out while some are in by their bits and not yet taken off.
+            let was_full = if mutant("full_exactly") { before == slots } else { before >= slots };
+            let turns = (was_full && after < slots) || after == 0 && !mutant("empty_unseen");
             let queue = turns && state & QUEUED == 0;
             let next = after | (state & QUEUED) | if queue { QUEUED } else { 0 };
             // Release: pairs with the Acquire of `is_idle` under the cache's lock. What this CPU did to the slab is done
@@ -343,7 +346,8 @@ impl<'m> Slab<'m> {
 
     /// Whether nothing is out and nobody has it queued. For the holder of the cache's lock.
     pub(crate) fn is_idle(&self) -> bool {
-        let state = self.state.load(Ordering::Acquire);
+        let order = if mutant("idle_relaxed") { Ordering::Relaxed } else { Ordering::Acquire };
+        let state = self.state.load(order);
         if mutant("release_queued") { state & !QUEUED == 0 } else { state == 0 }
     }
 

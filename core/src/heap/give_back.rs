@@ -10,7 +10,7 @@ use crate::platform::{Pinned, Platform};
 use crate::pool::ObjectPool;
 use crate::size_class::SizeClass;
 use crate::slab::{Shape, Slab, bit_of};
-use crate::sync::{MAX_BATCH, Ordering};
+use crate::sync::{MAX_BATCH, Ordering, mutant};
 
 /// Empty slabs that a cache keeps: the next request needs no frames then.
 const KEEP_EMPTY: usize = 1;
@@ -191,12 +191,21 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     /// blocks that are kept; then the frames' own pools. What other CPUs hold comes when they next run a slow path or
     /// [`poll`](Self::poll). Nobody waits for them.
     pub fn drain(&self) {
-        // Release: pairs with the Acquire of `honour`.
-        self.drain_requests.fetch_add(1, Ordering::Release);
-        P::kick();
+        self.request_drain();
         self.poll();
         self.trim();
         self.frames.drain();
+    }
+
+    /// Asks every CPU for what its pool holds.
+    pub(crate) fn request_drain(&self) {
+        // Release: pairs with the Acquire of `honour`.
+        if mutant("request_plain") {
+            self.drain_requests.store(self.drain_requests.load(Ordering::Relaxed) + 1, Ordering::Release);
+        } else {
+            self.drain_requests.fetch_add(1, Ordering::Release);
+        }
+        P::kick();
     }
 
     /// Honours what other CPUs have asked this one for. For its idle loop and its interrupt for that purpose; cheap when
@@ -234,7 +243,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         self.trim_large();
     }
 
-    fn empty_depot(&self, node: NodeId, class: SizeClass) {
+    pub(crate) fn empty_depot(&self, node: NodeId, class: SizeClass) {
         let Some(depot) = self.depot(node) else { return };
         let mut rounds = [0; MAX_BATCH];
         loop {

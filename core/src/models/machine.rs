@@ -71,7 +71,8 @@ pub(super) struct Machine<C: Config = Tiny> {
     _bytes: [Bytes; 2],
 }
 
-struct Bytes(*mut [MaybeUninit<u8>]);
+/// Bytes that go with what was made of them.
+pub(super) struct Bytes(*mut [MaybeUninit<u8>]);
 
 // SAFETY: the bytes belong to the machine, which is `Sync` by itself.
 unsafe impl Send for Bytes {}
@@ -79,10 +80,16 @@ unsafe impl Send for Bytes {}
 unsafe impl Sync for Bytes {}
 
 impl Bytes {
-    fn new(count: usize) -> (Self, Metadata<'static>) {
+    pub(super) fn new(count: usize) -> (Self, Metadata<'static>) {
         let bytes = Box::into_raw(Box::<[u8]>::new_uninit_slice(count));
         // SAFETY: just made, and freed only after the last use of what is carved from it.
         (Self(bytes), Metadata::new(unsafe { &mut *bytes }))
+    }
+
+    /// Bytes, and where they lie.
+    pub(super) fn with_address(count: usize) -> (Self, *mut u8) {
+        let bytes = Box::into_raw(Box::<[u8]>::new_uninit_slice(count));
+        (Self(bytes), bytes.cast())
     }
 }
 

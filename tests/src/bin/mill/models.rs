@@ -5,6 +5,7 @@
 
 /// Name of a model and how many mutants it has.
 pub(crate) const MODELS: &[(&str, usize)] = &[
+    ("depot", 1),
     ("drain", 2),
     ("drain_refilled", 1),
     ("exhaustion_arenas", 1),
@@ -12,8 +13,16 @@ pub(crate) const MODELS: &[(&str, usize)] = &[
     ("exhaustion_mark", 2),
     ("exhaustion_pending", 3),
     ("fold", 1),
+    ("heap_exit", 2),
+    ("heap_mailed", 2),
+    ("heap_requests", 1),
+    ("heap_spill", 1),
     ("pending", 2),
     ("pending_three", 2),
+    ("slab_life", 4),
+    ("slab_overfull", 1),
+    ("slab_queue", 1),
+    ("slab_refill", 3),
     ("split", 1),
     ("split_pending", 1),
     ("twice_held", 1),
