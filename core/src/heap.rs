@@ -20,6 +20,7 @@ mod give_back;
 mod init;
 mod marks;
 mod refill;
+mod slabinfo;
 
 use core::alloc::Layout;
 
@@ -33,10 +34,12 @@ use crate::id::NodeId;
 use crate::large::KeptBlocks;
 use crate::platform::{Desk, Pinned, Platform};
 use crate::pool::ObjectPool;
+use crate::reclaim::Reclaim;
 use crate::shadow::Shadow;
 use crate::size_class::SizeClass;
 use crate::slab::{Slab, SlabStore};
 pub use census::{ClassCount, HeapCensus, HeapInvalid};
+pub use slabinfo::HeapReport;
 
 use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Lock, Ordering, PerCpu, Publish, PublishSlice, const_fn};
 
@@ -118,6 +121,7 @@ pub struct Heap<'m, P: Platform, C: Config = Checked> {
     /// Wrong frees that were found only when the object got to its slab.
     pub(crate) late_faults: AtomicU64,
     pub(crate) on_fault: Publish<'m, fn(BadFree)>,
+    pub(crate) reclaim: Reclaim<'m>,
 }
 
 impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
@@ -159,6 +163,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
                 drain_requests: AtomicU32::new(0),
                 late_faults: AtomicU64::new(0),
                 on_fault: Publish::empty(),
+                reclaim: Reclaim::new(),
             }
         }
     }
@@ -166,6 +171,11 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     /// The frames it stands on.
     pub fn frames(&self) -> &'m Frames<'m, P, C> {
         self.frames
+    }
+
+    /// Whether it has been initialised.
+    pub(crate) fn is_ready(&self) -> bool {
+        !self.caches.slice().is_empty()
     }
 
     /// The address of an object for `layout`; where there is none, without `reclaim` nothing is tried to make one.

@@ -64,15 +64,8 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
 
     /// Frames for a large object that shall be zero, and whether they are.
     pub(crate) fn alloc_large_zeroed(&self, layout: Layout) -> Result<(usize, bool), AllocError> {
-        if self.caches.slice().is_empty() {
-            return Err(AllocError::NotReady);
-        }
         let layout = at_least_a_byte(layout);
-        let mut taken = self.take_large(layout, true);
-        if matches!(taken, Err(AllocError::NoMemory)) && P::context() == Context::Task {
-            self.reclaim(layout);
-            taken = self.take_large(layout, true);
-        }
+        let taken = self.serve(layout, true, || self.take_large(layout, true));
         taken.map(|taken| (self.address_of(taken.span), taken.fresh && C::FRESH_FRAMES_ARE_ZERO))
     }
 
@@ -140,7 +133,7 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
     }
 
     /// The node of the caller's CPU.
-    fn home(&self) -> NodeId {
+    pub(crate) fn home(&self) -> NodeId {
         P::pin().and_then(|pinned| self.pools.mine(&pinned).map(|pool| pool.node())).unwrap_or_default()
     }
 

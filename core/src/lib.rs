@@ -129,15 +129,19 @@ mod heap;
 
 mod large;
 
+mod object;
+
 // Edge above it: pointers.
 mod global;
 
 // Beside the ladder.
 mod check;
 mod hotplug;
+mod reclaim;
 mod report;
 mod setup;
 mod stats;
+mod tag;
 
 // What the checks need.
 #[cfg(loom)]
@@ -157,13 +161,16 @@ pub use error::{AllocError, BadFree, BadFreeKind, FreeError, Place, SetupError};
 pub use flags::AllocFlags;
 pub use frame::{FrameCount, FrameRange, FrameSpan, Pfn, SpanError};
 pub use frames::{Frames, Request};
-pub use heap::{ClassCount, Heap, HeapCensus, HeapInvalid};
+pub use heap::{ClassCount, Heap, HeapCensus, HeapInvalid, HeapReport};
 pub use id::{CpuId, NodeId, NodeMask};
 pub use kind::ZoneKind;
+pub use object::{CacheInfo, CacheOptions, Leak, MemPool, ObjectBox, ObjectCache, ObjectSource};
 pub use order::{Block, Order};
 pub use platform::{Context, Desk, Pinned, Platform};
 pub use policy::Policy;
+pub use reclaim::{Failures, OomAnswer, OomPolicy, Shrink, Shrinker};
 pub use report::{FrameReport, ZoneInfo};
 pub use size_class::SizeClass;
 pub use stats::NumaCounts;
+pub use tag::{Tag, TagCount, Tagged};
 pub use zone::Watermarks;

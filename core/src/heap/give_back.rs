@@ -259,12 +259,6 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     pub(crate) fn nodes(&self) -> impl Iterator<Item = NodeId> + use<P, C> {
         (0..self.depots.slice().len() as u32).filter_map(NodeId::new)
     }
-
-    /// What a front end does before it says that memory has ended.
-    pub(crate) fn reclaim(&self, _layout: core::alloc::Layout) {
-        self.drain_cpu();
-        self.drain();
-    }
 }
 
 /// Objects of one word of one slab, on their way home.

@@ -34,32 +34,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     #[cold]
     #[inline(never)]
     pub(crate) fn alloc_slow(&self, layout: Layout, reclaim: bool) -> Answer {
-        Answer::of(self.alloc_or_reclaim(layout, reclaim))
-    }
-
-    fn alloc_or_reclaim(&self, layout: Layout, reclaim: bool) -> Result<usize, AllocError> {
-        let mut first = self.alloc_if_ready(layout);
-        while let Err(AllocError::NoMemory | AllocError::NotReady) = first
-            && self.source.is_some_and(|source| source(layout))
-        {
-            first = self.alloc_if_ready(layout);
-        }
-        if first != Err(AllocError::NoMemory) || !reclaim || P::context() != Context::Task {
-            return first;
-        }
-        self.reclaim(layout);
-        self.alloc_once(layout)
-    }
-
-    fn alloc_if_ready(&self, layout: Layout) -> Result<usize, AllocError> {
-        if self.caches.slice().is_empty() {
-            return Err(AllocError::NotReady);
-        }
-        // Frames are aligned among frames: in memory no better than the first of them.
-        if layout.align().trailing_zeros() > self.window.base().trailing_zeros() {
-            return Err(AllocError::Impossible);
-        }
-        self.alloc_once(layout)
+        Answer::of(self.serve(layout, reclaim, || self.alloc_once(layout)))
     }
 
     fn alloc_once(&self, layout: Layout) -> Result<usize, AllocError> {

@@ -1,0 +1,136 @@
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize as Count, Ordering as Order};
+
+use super::*;
+use crate::config::Checked;
+use crate::tag::Tag;
+use crate::testing::{Sim, heap};
+
+const BLOCK: Layout = match Layout::from_size_align(40_000, 8) {
+    Ok(layout) => layout,
+    Err(_) => panic!("a layout"),
+};
+
+/// A cache of blocks that nobody needs.
+struct Idle {
+    heap: &'static Heap<'static, Sim, Checked>,
+    blocks: Mutex<Vec<usize>>,
+    /// Allocates while it is asked, as a shrinker may.
+    greedy: bool,
+}
+
+impl Idle {
+    fn filled(heap: &'static Heap<'static, Sim, Checked>, greedy: bool) -> &'static Self {
+        let mut blocks = Vec::new();
+        while let Ok(address) = heap.answer(BLOCK, false).address() {
+            blocks.push(address);
+        }
+        Box::leak(Box::new(Self { heap, blocks: Mutex::new(blocks), greedy }))
+    }
+}
+
+impl Shrink for Idle {
+    fn count(&self) -> usize {
+        self.blocks.lock().unwrap().len()
+    }
+
+    fn scan(&self, target: usize) -> usize {
+        if self.greedy {
+            assert_eq!(self.heap.alloc_address(BLOCK), Err(AllocError::NoMemory), "no reclaim inside reclaim");
+        }
+        let mut blocks = self.blocks.lock().unwrap();
+        let keep = blocks.len() - target;
+        let given = blocks.split_off(keep);
+        given.iter().for_each(|&address| self.heap.free_address(address, BLOCK).unwrap());
+        given.len()
+    }
+}
+
+fn full(greedy: bool) -> (&'static Heap<'static, Sim, Checked>, &'static Idle, &'static Shrinker<'static>) {
+    let heap = heap::<Checked>(1024, 1);
+    let idle = Idle::filled(heap, greedy);
+    (heap, idle, Box::leak(Box::new(Shrinker::new(idle))))
+}
+
+#[test]
+fn a_shrinker_is_asked_only_when_memory_ends_and_while_it_is_registered() {
+    let (heap, idle, shrinker) = full(true);
+    let had = idle.count();
+    assert_eq!(heap.alloc_address(BLOCK), Err(AllocError::NoMemory));
+    heap.add_shrinker(shrinker).unwrap();
+    assert_eq!(heap.add_shrinker(shrinker), Err(SetupError::State));
+    assert_eq!(heap.answer(BLOCK, false).address(), Err(AllocError::NoMemory), "a try asks nobody");
+    let address = heap.alloc_address(BLOCK).unwrap();
+    assert_eq!(idle.count(), 0, "a large request takes all");
+    assert_eq!(heap.failures().shrunk, had as u64);
+    heap.free_address(address, BLOCK).unwrap();
+    heap.remove_shrinker(shrinker).unwrap();
+    assert_eq!(heap.remove_shrinker(shrinker), Err(SetupError::State));
+    heap.drain();
+    assert_eq!(heap.validate().unwrap().lent(), 0);
+}
+
+#[test]
+fn failures_are_counted_with_the_largest() {
+    let heap = heap::<Checked>(512, 1);
+    let huge = Layout::from_size_align(1 << 30, 8).unwrap();
+    assert!(heap.alloc_address(huge).is_err());
+    assert!(heap.alloc_address(Layout::from_size_align(3 << 20, 8).unwrap()).is_err());
+    assert_eq!((heap.failures().count, heap.failures().largest_bytes), (2, 1 << 30));
+}
+
+#[test]
+fn the_oom_policy_decides_last() {
+    static ASKED: Count = Count::new(0);
+    fn policy(_: Layout) -> OomAnswer {
+        if ASKED.fetch_add(1, Order::Relaxed) == 0 { OomAnswer::GiveUp } else { OomAnswer::Retry }
+    }
+    let (heap, idle, _) = full(false);
+    heap.set_oom_policy(&(policy as OomPolicy));
+    assert_eq!(heap.alloc_address(BLOCK), Err(AllocError::NoMemory));
+    assert_eq!(heap.alloc_address(BLOCK), Err(AllocError::NoMemory), "tried again, in vain");
+    assert_eq!(ASKED.load(Order::Relaxed), 2);
+    idle.scan(idle.count());
+    heap.alloc_address(BLOCK).unwrap();
+    assert_eq!(ASKED.load(Order::Relaxed), 2, "there was memory");
+}
+
+#[test]
+fn a_shrinker_that_unwinds_leaves_a_heap_that_serves() {
+    struct Bad;
+    impl Shrink for Bad {
+        fn count(&self) -> usize {
+            1
+        }
+        fn scan(&self, _: usize) -> usize {
+            panic!("a bad shrinker");
+        }
+    }
+    let (heap, idle, good) = full(false);
+    let bad: &'static Shrinker<'static> = Box::leak(Box::new(Shrinker::new(&Bad)));
+    heap.add_shrinker(bad).unwrap();
+    let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| heap.alloc_address(BLOCK)));
+    assert!(unwound.is_err());
+    heap.remove_shrinker(bad).unwrap();
+    heap.add_shrinker(good).unwrap();
+    heap.alloc_address(BLOCK).unwrap();
+    assert_eq!(idle.count(), 0);
+    heap.validate().unwrap();
+}
+
+#[test]
+#[allow(unsafe_code)]
+fn a_tag_counts_what_was_asked_for_in_its_name() {
+    let heap = heap::<Checked>(512, 1);
+    let (names, blocks) = (Tag::new("names"), Tag::new("blocks"));
+    let layout = Layout::from_size_align(100, 8).unwrap();
+    let objects: Vec<_> = (0..10).map(|_| heap.tagged(&names).alloc(layout).unwrap()).collect();
+    heap.tagged(&blocks).alloc(BLOCK).unwrap();
+    assert_eq!((names.count().objects, names.count().bytes), (10, 1000));
+    assert_eq!((blocks.count().objects, blocks.count().bytes), (1, 40_000));
+    for object in objects {
+        // SAFETY: lent above, freed once.
+        unsafe { heap.tagged(&names).free(object, layout) }.unwrap();
+    }
+    assert_eq!(names.count(), crate::tag::TagCount { objects: 0, bytes: 0, requests: 10 });
+}
