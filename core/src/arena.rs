@@ -171,6 +171,12 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
         self.keepers.load(Ordering::Relaxed) == node
     }
 
+    /// Its locks.
+    #[cfg(not(loom))]
+    pub(crate) fn each_lock(&self, each: &mut impl crate::heap::EachLock<P>) {
+        each.one(&self.state);
+    }
+
     /// The frames it manages.
     pub(crate) fn span(&self) -> FrameSpan {
         self.span

@@ -108,6 +108,12 @@ impl<'m, P: Platform> Cache<'m, P> {
         }
     }
 
+    /// Its locks.
+    #[cfg(not(loom))]
+    pub(crate) fn each_lock(&self, each: &mut impl crate::heap::EachLock<P>) {
+        each.one(&self.lists);
+    }
+
     /// Takes up to `most` slots; answers how many, which is fewer only if all slabs are full.
     pub(crate) fn take(&self, access: Access<'_, P>, most: usize, mut give: impl FnMut(usize)) -> Result<usize, Busy> {
         self.with(access, |lists| {

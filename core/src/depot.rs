@@ -132,6 +132,12 @@ impl<'m, P: Platform> Depot<'m, P> {
         0
     }
 
+    /// Its locks.
+    #[cfg(not(loom))]
+    pub(crate) fn each_lock(&self, each: &mut impl crate::heap::EachLock<P>) {
+        self.bins.slice().iter().for_each(|bin| each.one(&bin.stack));
+    }
+
     /// Rounds of a class in all shards.
     pub(crate) fn len(&self, class: SizeClass) -> usize {
         let bins = (0..self.shards()).filter_map(|shard| self.bin(shard, class));

@@ -16,6 +16,8 @@
 //! object gets there.
 
 mod census;
+#[cfg(not(loom))]
+mod fork;
 mod give_back;
 mod init;
 mod marks;
@@ -40,6 +42,8 @@ use crate::size_class::SizeClass;
 use crate::slab::{Slab, SlabStore};
 pub use census::{ClassCount, HeapCensus, HeapInvalid};
 pub use slabinfo::HeapReport;
+#[cfg(not(loom))]
+pub(crate) use fork::EachLock;
 
 use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Lock, Ordering, PerCpu, Publish, PublishSlice, const_fn};
 

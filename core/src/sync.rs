@@ -150,6 +150,18 @@ impl<P: Platform, T> Lock<P, T> {
     pub(crate) fn try_lock(&self) -> Option<Guard<'_, P, T>> {
         self.0.try_lock()
     }
+
+    /// Waits for the lock and keeps it, without an eye on the data, until [`release`](Self::release).
+    pub(crate) fn seize(&self, pinned: &Pinned<P>) {
+        core::mem::forget(self.lock(pinned));
+    }
+
+    /// # Safety
+    /// The caller has the lock by [`seize`](Self::seize), and gives it back once.
+    pub(crate) unsafe fn release(&self) {
+        // SAFETY: it is held, and no guard of it is left.
+        unsafe { self.0.force_unlock() }
+    }
 }
 
 #[cfg(loom)]

@@ -4,10 +4,11 @@
 use std::alloc::{GlobalAlloc, Layout};
 use std::marker::PhantomData;
 
-use pagemill::{BadFree, Checked, Config, Fast, Frames, Heap};
+use pagemill::{BadFree, Checked, Config, CpuId, Fast, Frames, Heap};
 
 use crate::fault;
 use crate::members::Member;
+use crate::numbers;
 use crate::process::Process;
 use crate::tls::Hosted;
 
@@ -47,6 +48,7 @@ impl<L: Config> Config for HostedLevel<L> {
     const CHECKED: bool = L::CHECKED;
     const NUMA: bool = false;
     const FRESH_FRAMES_ARE_ZERO: bool = true;
+    const LINEAR_SHADOW: bool = true;
     const DEPOT_BYTES: usize = 256 << 10;
     const DEPOT_ROUNDS: usize = 1024;
 }
@@ -91,6 +93,12 @@ impl<L: Level> Pagemill<L> {
     #[inline(always)]
     pub fn heap(&self) -> &'static Heap<'static, Hosted, HostedLevel<L>> {
         L::heap()
+    }
+
+    /// Objects that were at hand for other threads when the process became what it is by `fork`: a copy with one thread.
+    /// They are in nobody's hands.
+    pub fn lost_at_fork(&self) -> usize {
+        numbers::lost().map(|number| L::heap().pooled_on(CpuId::new(number))).sum()
     }
 
     /// Calls `hook` with every refused free of the process, instead of a line on the error output and an abort. It may

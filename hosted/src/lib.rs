@@ -5,6 +5,7 @@
 //! process  [unsafe] that heap: set up by the first request, grown by regions
 //! reserve  [unsafe] address space in one piece, made usable part by part
 //! fault    [unsafe] what happens on a wrong free
+//! fork     [unsafe] all locks before, all locks after
 //! machine  an instance over a mapping, for demonstrations and tests
 //! crew     threads that are the CPUs 0 to n of an instance
 //! tls      [unsafe] which CPU a thread is: the platform of pagemill's core
@@ -25,6 +26,7 @@ mod crew;
 mod ending;
 mod errno;
 mod fault;
+mod fork;
 mod global;
 mod lock;
 mod machine;

@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use pagemill::{Config, Frames};
+use pagemill::{Config, Frames, Pinned};
 
 use crate::tls::Hosted;
 
@@ -13,6 +13,12 @@ pub(crate) trait Instance: Sync {
 
     /// Gives back what the calling thread's pools hold.
     fn give_back(&self);
+
+    /// Takes all its locks.
+    fn before_fork(&self, _pinned: &Pinned<Hosted>) {}
+
+    /// Gives them back, in the original or in the copy. Called once after each `before_fork`.
+    fn after_fork(&self) {}
 }
 
 impl<C: Config + Sync> Instance for Frames<'static, Hosted, C> {

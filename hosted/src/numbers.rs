@@ -39,6 +39,24 @@ pub(crate) fn give(number: u32) {
     TAKEN[(number / u64::BITS) as usize].fetch_and(!bit, Ordering::Release);
 }
 
+/// Numbers of threads that a process had before it became a copy with only one of them.
+static LOST: [AtomicU64; TAKEN.len()] = [const { AtomicU64::new(0) }; TAKEN.len()];
+
+/// Says that no thread but `survivor`'s is left. The others' numbers are never given again.
+pub(crate) fn lose_all_but(survivor: u32) {
+    for (place, (taken, lost)) in TAKEN.iter().zip(&LOST).enumerate() {
+        let own = if survivor as usize / 64 == place { 1 << (survivor % u64::BITS) } else { 0 };
+        lost.store(taken.load(Ordering::Relaxed) & !own, Ordering::Relaxed);
+    }
+}
+
+/// The numbers that were lost.
+pub(crate) fn lost() -> impl Iterator<Item = u32> {
+    let is_lost =
+        |number: &u32| LOST[(number / u64::BITS) as usize].load(Ordering::Relaxed) >> (number % u64::BITS) & 1;
+    (0..SEATS).filter(move |number| is_lost(number) != 0)
+}
+
 /// A number that no instance has a pool for, and that no other thread has.
 pub(crate) fn without_seat() -> u32 {
     static NEXT: AtomicU32 = AtomicU32::new(SEATS);

@@ -11,9 +11,10 @@ use std::alloc::Layout;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lock_api::Mutex;
-use pagemill::{BadFree, Config, FrameCount, FrameSpan, Frames, Heap, NodeId, Pfn, ZoneKind};
+use pagemill::{BadFree, Config, FrameCount, FrameSpan, Frames, Heap, NodeId, Pfn, Pinned, ZoneKind};
 
 use crate::fault;
+use crate::fork;
 use crate::lock::HostedLock;
 use crate::members::{Instance, Member};
 use crate::numbers::SEATS;
@@ -108,6 +109,7 @@ impl<C: Config> Process<C> {
         self.start(&land, span, cpus, metadata)?;
         self.heap.set_fault_hook(&REFUSED);
         self.member.join();
+        fork::prepare();
         if !self.add(&mut land, REGION_BYTES.min(memory)) {
             return None;
         }
@@ -212,6 +214,19 @@ where
     fn give_back(&self) {
         self.heap.drain_cpu();
         self.frames.drain_cpu();
+    }
+
+    fn before_fork(&self, pinned: &Pinned<Hosted>) {
+        std::mem::forget(self.land.lock());
+        self.heap.lock_all(pinned);
+    }
+
+    #[allow(unsafe_code, reason = "locks that are held from one call to another")]
+    fn after_fork(&self) {
+        // SAFETY: locked by `before_fork`, and given back once.
+        unsafe { self.heap.unlock_all() };
+        // SAFETY: as above.
+        unsafe { self.land.force_unlock() };
     }
 }
 

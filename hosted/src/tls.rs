@@ -47,6 +47,8 @@ struct Here {
     supplying: AtomicBool,
     /// Whether it has come to its end.
     ended: AtomicBool,
+    /// The number that it has claimed while it forks; STRANGER if it does not.
+    forking: AtomicU32,
     desks: [AtomicPtr<()>; Desk::COUNT],
     homes: [AtomicPtr<()>; Desk::COUNT],
 }
@@ -60,6 +62,7 @@ thread_local! {
             sitting: AtomicBool::new(false),
             supplying: AtomicBool::new(false),
             ended: AtomicBool::new(false),
+            forking: AtomicU32::new(STRANGER),
             desks: [const { AtomicPtr::new(Desk::EMPTY.as_ptr()) }; Desk::COUNT],
             homes: [const { AtomicPtr::new(Desk::EMPTY.as_ptr()) }; Desk::COUNT],
         }
@@ -242,6 +245,23 @@ pub(crate) fn give_up_number() {
     // What a handler interrupted may have the number in its registers.
     assert!(Hosted::context() == Context::Task, "a signal handler cannot become another CPU");
     HERE.with(Here::leave);
+}
+
+/// Whether the thread is in the middle of [`supplying`].
+pub(crate) fn is_supplying() -> bool {
+    HERE.with(|here| here.supplying.load(Ordering::Relaxed))
+}
+
+/// The number that the thread gives back when it ends, or what is no number.
+pub(crate) fn own_number() -> u32 {
+    HERE.with(|here| here.own.load(Ordering::Relaxed))
+}
+
+/// Notes the CPU that the thread has claimed while it forks; answers the one that was noted.
+pub(crate) fn set_forking(cpu: Option<CpuId>) -> Option<CpuId> {
+    let number = cpu.map_or(STRANGER, |cpu| cpu.index() as u32);
+    let before = HERE.with(|here| here.forking.swap(number, Ordering::Relaxed));
+    (before != STRANGER).then(|| CpuId::new(before))
 }
 
 /// Runs `work`, which gets memory from the system; `None` if the thread is at that already, so that this is a signal

@@ -79,6 +79,12 @@ impl<P: Platform> KeptBlocks<P> {
         }
     }
 
+    /// Its locks.
+    #[cfg(not(loom))]
+    pub(crate) fn each_lock(&self, each: &mut impl crate::heap::EachLock<P>) {
+        each.one(&self.blocks);
+    }
+
     /// The frames of all blocks. Advice.
     pub(crate) fn frames(&self) -> usize {
         self.frames.load(Ordering::Relaxed)

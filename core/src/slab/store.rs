@@ -60,6 +60,12 @@ impl<'m, P: Platform> SlabStore<'m, P> {
         }
     }
 
+    /// Its locks.
+    #[cfg(not(loom))]
+    pub(crate) fn each_lock(&self, each: &mut impl crate::heap::EachLock<P>) {
+        self.free.iter().for_each(|free| each.one(free));
+    }
+
     /// A descriptor for a slab of so many slots, if there is one left.
     pub(crate) fn take(&self, access: Access<'_, P>, slots: u32) -> Result<Option<&'m Slab<'m>>, Busy> {
         let mut free = self.free(access, room(slots))?;

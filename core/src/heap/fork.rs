@@ -1,0 +1,81 @@
+//! All locks of a heap at once: for a process that is about to be copied with only one of its threads.
+//!
+//! In the copy nobody would give back a lock that another thread held at that moment. So the thread that forks takes them
+//! all, its own pools with them, and gives them back on both sides. What other threads have in their pools is theirs in
+//! the original; in the copy it is nobody's, and stays where it is: what its owner was just doing to it is not known.
+#![allow(unsafe_code, reason = "locks that are held from one call to another")]
+
+use super::Heap;
+use crate::arena::Access;
+use crate::config::Config;
+use crate::id::CpuId;
+use crate::platform::{Pinned, Platform};
+use crate::size_class::SizeClass;
+use crate::sync::Lock;
+
+/// What is done to every lock, in the order in which locks are taken.
+pub(crate) trait EachLock<P: Platform> {
+    fn one<T>(&mut self, lock: &Lock<P, T>);
+}
+
+struct Seize<'a, P: Platform>(&'a Pinned<P>);
+
+impl<P: Platform> EachLock<P> for Seize<'_, P> {
+    fn one<T>(&mut self, lock: &Lock<P, T>) {
+        lock.seize(self.0);
+    }
+}
+
+struct Release;
+
+impl<P: Platform> EachLock<P> for Release {
+    fn one<T>(&mut self, lock: &Lock<P, T>) {
+        // SAFETY: taken by `Seize`, as the caller of `unlock_all` promises.
+        unsafe { lock.release() };
+    }
+}
+
+impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
+    /// Takes every lock of this heap and of its frames: nobody else is in the middle of anything that a lock covers until
+    /// [`unlock_all`](Self::unlock_all).
+    ///
+    /// For `fork`, before and after. `pinned` shows that the caller has not interrupted a lock's holder; it should be kept
+    /// as long as the locks, or be forgotten without leaving the CPU, since what interrupts meanwhile must not wait for
+    /// them. Memory must not be added, nor the heap be initialised, at the same time.
+    pub fn lock_all(&self, pinned: &Pinned<P>) {
+        self.each_lock(&mut Seize(pinned));
+    }
+
+    /// Gives back what [`lock_all`](Self::lock_all) took: in the original, and once more in the copy.
+    ///
+    /// # Safety
+    /// The caller, or who it is a copy of, has called `lock_all`, and has not given back since.
+    pub unsafe fn unlock_all(&self) {
+        self.each_lock(&mut Release);
+        // What interrupts have left for the locks' holder, who did not look when he let go.
+        for zone in self.frames.zones() {
+            let _ = zone.catch_up(Access::Try);
+        }
+    }
+
+    fn each_lock(&self, each: &mut impl EachLock<P>) {
+        each.one(&self.registry);
+        for cache in self.caches.slice() {
+            cache.each_lock(each);
+        }
+        for depot in self.depots.slice() {
+            depot.each_lock(each);
+        }
+        self.store.each_lock(each);
+        self.kept.each_lock(each);
+        for arena in self.frames.zones().flat_map(|zone| zone.arenas()) {
+            arena.each_lock(each);
+        }
+    }
+
+    /// Objects in the pool of a CPU, whoever has it: what a copy has lost with a thread that it does not have.
+    pub fn pooled_on(&self, cpu: CpuId) -> usize {
+        let pool = self.pools.all().get(cpu.index());
+        pool.map_or(0, |pool| SizeClass::all().map(|class| pool.stacks.len(class)).sum())
+    }
+}

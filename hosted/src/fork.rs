@@ -1,0 +1,58 @@
+//! `fork`: the child has one thread, and every lock as it was.
+//!
+//! So the thread that forks takes all locks before, and gives them back on both sides. Its handlers are registered with
+//! the first request of the process, mostly before anybody else's: then they are the last to run before the fork and the
+//! first after it, and the handlers of others may allocate.
+#![allow(unsafe_code, reason = "calls of the thread library")]
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use pagemill::{CpuId, Platform};
+
+use crate::errno::keeping_errno;
+use crate::tls::{self, Hosted};
+use crate::{members, numbers};
+
+/// Registers the handlers, once.
+pub(crate) fn prepare() {
+    static DONE: AtomicBool = AtomicBool::new(false);
+    if DONE.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    // SAFETY: the handlers may run on any thread that forks.
+    let registered = keeping_errno(|| unsafe { libc::pthread_atfork(Some(before), Some(after), Some(in_child)) });
+    // Where there is no room for them a child may hang, as with most allocators.
+    debug_assert_eq!(registered, 0);
+}
+
+unsafe extern "C" fn before() {
+    // Who forks in a handler that interrupted the allocator gets the locks as they are: they may be its own.
+    if tls::is_supplying() {
+        return;
+    }
+    let Some(pinned) = Hosted::pin() else { return };
+    members::all().for_each(|instance| instance.before_fork(&pinned));
+    tls::set_forking(Some(pinned.cpu()));
+    // The claim stays, so that handlers do not wait for the locks.
+    std::mem::forget(pinned);
+}
+
+unsafe extern "C" fn after() {
+    if let Some(cpu) = tls::set_forking(None) {
+        give_back(cpu);
+    }
+}
+
+unsafe extern "C" fn in_child() {
+    let cpu = tls::set_forking(None);
+    // The numbers of other threads stay taken: nobody knows what they were doing to their pools.
+    numbers::lose_all_but(tls::own_number());
+    if let Some(cpu) = cpu {
+        give_back(cpu);
+    }
+}
+
+fn give_back(cpu: CpuId) {
+    members::all().for_each(|instance| instance.after_fork());
+    Hosted::leave(cpu);
+}

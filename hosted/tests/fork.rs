@@ -1,0 +1,104 @@
+//! Children of `fork` go on allocating, whatever other threads were doing.
+#![cfg(target_os = "linux")]
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+#[global_allocator]
+static A: pagemill_hosted::Pagemill = pagemill_hosted::Pagemill::new();
+
+/// Forks under load; issue 4's figure is 1500.
+fn forks() -> usize {
+    std::env::var("PAGEMILL_FORKS").ok().and_then(|forks| forks.parse().ok()).unwrap_or(100)
+}
+
+/// Small and large objects, of all classes, held for a while.
+fn churn(seed: usize, turns: usize) -> usize {
+    let mut held: Vec<Vec<u8>> = Vec::new();
+    let mut turn = seed;
+    for _ in 0..turns {
+        turn = turn.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let bytes = match turn >> 60 {
+            0 => 64 << 10,
+            1 => 5000,
+            _ => turn >> 54,
+        };
+        held.push(vec![seed as u8; bytes + 1]);
+        if held.len() > 200 {
+            held.swap_remove(turn % 200);
+        }
+    }
+    held.iter().map(|bytes| usize::from(bytes[bytes.len() - 1] == seed as u8)).sum()
+}
+
+/// What a child does: everything, on threads of its own too.
+fn live() -> bool {
+    let map: BTreeMap<usize, String> = (0..1000).map(|n| (n, n.to_string())).collect();
+    let thread = std::thread::spawn(|| churn(3, 2000));
+    churn(7, 2000) > 0 && thread.join().is_ok_and(|count| count > 0) && map.len() == 1000
+}
+
+/// Whether the child ended well within a minute.
+fn ends_well(child: libc::pid_t) -> bool {
+    let began = Instant::now();
+    loop {
+        let mut status = 0;
+        // SAFETY: the call writes the status it is given.
+        match unsafe { libc::waitpid(child, &mut status, libc::WNOHANG) } {
+            0 if began.elapsed() < Duration::from_secs(60) => std::thread::sleep(Duration::from_micros(200)),
+            0 => {
+                // SAFETY: a child that hangs is ended.
+                let _ = unsafe { libc::kill(child, libc::SIGKILL) };
+                return false;
+            }
+            _ => return libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0,
+        }
+    }
+}
+
+#[test]
+fn children_of_a_busy_process_go_on() {
+    static DONE: AtomicBool = AtomicBool::new(false);
+    let threads: Vec<_> = (1..=4)
+        .map(|seed| {
+            std::thread::spawn(move || {
+                while !DONE.load(Ordering::Relaxed) {
+                    assert!(churn(seed, 5000) > 0);
+                    if seed == 1 {
+                        // Threads come and go meanwhile.
+                        std::thread::spawn(move || churn(seed + 10, 100)).join().unwrap();
+                    }
+                }
+            })
+        })
+        .collect();
+    for turn in 0..forks() {
+        // SAFETY: the child does what this test is about.
+        let child = unsafe { libc::fork() };
+        assert!(child >= 0);
+        if child == 0 {
+            let well = live() && A.lost_at_fork() < 1 << 20;
+            // SAFETY: the test's own end is not the child's.
+            unsafe { libc::_exit(i32::from(!well)) }
+        }
+        assert!(ends_well(child), "child {turn} hangs or fails");
+    }
+    DONE.store(true, Ordering::Relaxed);
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    assert_eq!(A.lost_at_fork(), 0);
+}
+
+#[test]
+fn a_child_of_a_child_too() {
+    // SAFETY: the child does what this test is about.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        // SAFETY: as above.
+        let grandchild = unsafe { libc::fork() };
+        let well = live() && (grandchild == 0 || ends_well(grandchild));
+        // SAFETY: the test's own end is not the child's.
+        unsafe { libc::_exit(i32::from(!well)) }
+    }
+    assert!(ends_well(child));
+}
