@@ -11,7 +11,7 @@ use std::alloc::Layout;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lock_api::Mutex;
-use pagemill::{BadFree, Config, FrameCount, FrameSpan, Frames, Heap, NodeId, Pfn, Pinned, ZoneKind};
+use pagemill::{BadFree, Config, FrameCount, FrameSpan, Frames, Heap, Metadata, NodeId, Pfn, Pinned, ZoneKind};
 
 use crate::fault;
 use crate::fork;
@@ -91,21 +91,19 @@ impl<C: Config> Process<C> {
 
     /// Reserves as much as may be, describes it to the heap, and adds a first region.
     fn set_up(&'static self) -> Option<Land> {
-        let most = reserve::limit().map_or(MOST_BYTES, |limit| limit / 4 * 3).min(MOST_BYTES);
+        let most = reserve::limit().map_or(MOST_BYTES, |limit| limit / 2).min(MOST_BYTES);
         let mut memory = most & !(HUGE_BYTES - 1);
-        let mut land = loop {
+        let (mut land, base, metadata) = loop {
             if memory < LEAST_BYTES {
                 return None;
             }
-            if let Some(land) = Self::reserve(memory) {
-                break land;
+            if let Some(described) = Self::reserve(memory) {
+                break described;
             }
             memory = (memory / 2) & !(HUGE_BYTES - 1);
         };
         let (span, cpus) = (span(0, memory)?, Self::cpus(memory));
-        let base = Frames::<Hosted, C>::base_metadata_size(span, FRAME_POOLS, 1);
-        self.frames.init(span, FRAME_POOLS, 1, land.take_metadata(base)?).ok()?;
-        let metadata = land.take_metadata(Heap::<Hosted, C>::metadata_size(span, cpus, 1))?;
+        self.frames.init(span, FRAME_POOLS, 1, base).ok()?;
         self.start(&land, span, cpus, metadata)?;
         self.heap.set_fault_hook(&REFUSED);
         self.member.join();
@@ -118,7 +116,7 @@ impl<C: Config> Process<C> {
     }
 
     #[allow(unsafe_code, reason = "the promise of Heap::init")]
-    fn start(&self, land: &Land, span: FrameSpan, cpus: usize, metadata: pagemill::Metadata<'static>) -> Option<()> {
+    fn start(&self, land: &Land, span: FrameSpan, cpus: usize, metadata: Metadata<'static>) -> Option<()> {
         // SAFETY: frame n lies n frames after the start of the reservation, which is nobody else's, and is lent only
         // when its region has been added, which is after it was committed.
         unsafe { self.heap.init(land.reservation.start(), span, cpus, 1, metadata) }.ok()
@@ -129,7 +127,8 @@ impl<C: Config> Process<C> {
         (memory >> 20).min(SEATS as usize)
     }
 
-    fn reserve(memory: usize) -> Option<Land> {
+    /// A reservation for so much memory, and the metadata of its frames and of its heap, if the system has both.
+    fn reserve(memory: usize) -> Option<(Land, Metadata<'static>, Metadata<'static>)> {
         let span = span(0, memory)?;
         let of_regions = Frames::<Hosted, C>::memory_metadata_size(span).checked_add(REGIONS * 4 * PAGE)?;
         let base = Frames::<Hosted, C>::base_metadata_size(span, FRAME_POOLS, 1);
@@ -138,7 +137,14 @@ impl<C: Config> Process<C> {
         // What is aligned among frames must be in memory; where addresses are scarce, large alignments are refused.
         let align = if memory >= 4 * ARENA_BYTES { ARENA_BYTES } else { HUGE_BYTES };
         let reservation = Reservation::new(end.next_multiple_of(PAGE), align)?;
-        Some(Land { reservation, used: 0, memory, metadata: memory, end })
+        let mut land = Land { reservation, used: 0, memory, metadata: memory, end };
+        match (land.take_metadata(base), land.take_metadata(heap)) {
+            (Some(base), Some(heap)) => Some((land, base, heap)),
+            _ => {
+                land.reservation.give_up();
+                None
+            }
+        }
     }
 
     /// Adds a region that has room for `layout`, or a smaller one than is usual if there is no more.
@@ -189,7 +195,7 @@ impl<C: Config> Process<C> {
 impl Land {
     /// The next bytes of metadata.
     #[allow(unsafe_code, reason = "the promise that nobody has them yet")]
-    fn take_metadata(&mut self, bytes: usize) -> Option<pagemill::Metadata<'static>> {
+    fn take_metadata(&mut self, bytes: usize) -> Option<Metadata<'static>> {
         let range = self.metadata..self.metadata.checked_add(bytes.next_multiple_of(PAGE))?;
         if range.end > self.end || !self.reservation.commit(range.clone()) {
             return None;

@@ -42,6 +42,11 @@ impl Reservation {
         Some(Self { start, bytes })
     }
 
+    /// Gives all of it back. Nobody may have been given any part of it that he will use.
+    pub(crate) fn give_up(self) {
+        unmap(self.start, self.bytes);
+    }
+
     /// Its first address.
     pub(crate) fn start(&self) -> *mut u8 {
         self.start.as_ptr()
