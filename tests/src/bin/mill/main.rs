@@ -19,6 +19,7 @@ mod miri;
 mod models;
 mod qemu;
 mod steps;
+mod suites;
 mod tools;
 
 use failure::{Failure, Outcome};
@@ -75,6 +76,12 @@ const COMMANDS: &[Command] = &[
         arguments: "[--seconds N] [TARGET]",
         purpose: "the core's fuzz targets, 60 s each",
         run: fuzz::run,
+    },
+    Command {
+        name: "alloc-suites",
+        arguments: "[--full] [--system] [SUITE]... [-- ARGUMENT...]",
+        purpose: "other people's test suites, run on pagemill",
+        run: suites::run,
     },
     Command {
         name: "full",
