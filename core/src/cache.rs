@@ -169,6 +169,11 @@ impl<'m, P: Platform> Cache<'m, P> {
         })
     }
 
+    /// How many slabs it has, as a look without the lock sees it.
+    pub(crate) fn slabs(&self) -> usize {
+        self.slabs.load(Ordering::Relaxed) as usize
+    }
+
     /// Whether a look at the queue is worth while: some slab has become empty or has slots again.
     #[inline]
     pub(crate) fn has_queued(&self) -> bool {

@@ -27,8 +27,8 @@ use crate::policy::Policy;
 use crate::size_class::SizeClass;
 use crate::sync::Ordering;
 
-use kept::Kept;
 pub(crate) use kept::KeptBlocks;
+use kept::{Kept, MAX_BLOCKS};
 
 /// What is lent at an address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -210,7 +210,9 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
         match self.with_kept(|kept, access| kept.put(access, span, node, Self::MOST_KEPT)) {
             Ok(Kept::Yes) => true,
             Ok(Kept::TooMany) => {
-                while let Ok(Some(oldest)) = self.with_kept(|kept, access| kept.excess(access, Self::MOST_KEPT)) {
+                for _ in 0..MAX_BLOCKS {
+                    let oldest = self.with_kept(|kept, access| kept.excess(access, Self::MOST_KEPT));
+                    let Ok(Some(oldest)) = oldest else { break };
                     self.release_large(oldest);
                 }
                 true
@@ -221,7 +223,9 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
 
     /// Gives the frames of freed large blocks back that are kept.
     pub(crate) fn trim_large(&self) {
-        while let Ok(Some(span)) = self.with_kept(KeptBlocks::pop) {
+        // No more than there is room for: others may keep new ones for as long as this takes.
+        for _ in 0..MAX_BLOCKS {
+            let Ok(Some(span)) = self.with_kept(KeptBlocks::pop) else { return };
             self.release_large(span);
         }
     }

@@ -38,12 +38,16 @@ impl Object {
         Some(object)
     }
 
-    /// Calls `look` with some of its bytes: all of a small object, both ends of each frame of a large one.
+    /// Calls `look` with some of its bytes: all of a small object, both ends of each part of a large one.
     fn looked_at(&self, mut look: impl FnMut(*mut u8)) {
         let size = self.layout.size();
-        for offset in (0..size).filter(|offset| size <= 512 || matches!(offset % 4096, 0..16 | 4080..) || size - offset < 9) {
-            // SAFETY: inside the object.
-            look(unsafe { self.place.as_ptr().add(offset) });
+        for start in (0..size).step_by(512) {
+            let end = size.min(start + 512);
+            let part = if size <= 512 { start..end } else { start..end.min(start + 8) };
+            for offset in part.chain([end - 1]) {
+                // SAFETY: inside the object.
+                look(unsafe { self.place.as_ptr().add(offset) });
+            }
         }
     }
 

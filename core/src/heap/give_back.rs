@@ -154,7 +154,9 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         if keep > 0 && !cache.has_queued() {
             return;
         }
-        while let Ok(Some(slab)) = self.with_access(|access| cache.release(access, keep)) {
+        // As many as there were: others may make new ones for as long as this takes.
+        for _ in 0..cache.slabs() {
+            let Ok(Some(slab)) = self.with_access(|access| cache.release(access, keep)) else { return };
             self.dissolve(slab, Shape::of::<C>(class));
         }
     }

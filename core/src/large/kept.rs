@@ -6,7 +6,7 @@ use crate::platform::Platform;
 use crate::sync::{AtomicUsize, Guard, Lock, Ordering, const_fn};
 
 /// The most blocks that are kept.
-const MAX_BLOCKS: usize = 64;
+pub(crate) const MAX_BLOCKS: usize = 64;
 
 /// One block.
 #[derive(Clone, Copy)]
