@@ -52,6 +52,14 @@ pub(crate) fn mutant(name: &str) -> bool {
     }
 }
 
+/// Lets others go on, between two looks at what they may have changed.
+pub(crate) fn relax() {
+    #[cfg(loom)]
+    loom::thread::yield_now();
+    #[cfg(not(loom))]
+    core::hint::spin_loop();
+}
+
 /// A word that one CPU writes and anyone may peek at: relaxed moves, never a read-modify-write.
 macro_rules! owner_word {
     ($(#[$meta:meta])* $name:ident, $word:ty, $atomic:path) => {

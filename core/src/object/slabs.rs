@@ -74,7 +74,7 @@ impl<'m, P: Platform, C: Config> Slabs<'m, P, C> {
 
     /// Puts slots back in ascending order, all or none: those of one word go at once, and a slab counts once.
     ///
-    /// What somebody else puts back at the same moment, which is wrong, is left out and reported.
+    /// What somebody else puts back at the same moment, which is wrong, is left out.
     pub(super) fn put_all(&self, addresses: impl Iterator<Item = usize> + Clone) -> Result<(), BadFree> {
         let mut last = None;
         for address in addresses.clone() {
