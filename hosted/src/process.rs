@@ -138,8 +138,11 @@ impl<C: Config> Process<C> {
         let align = if memory >= 4 * ARENA_BYTES { ARENA_BYTES } else { HUGE_BYTES };
         let reservation = Reservation::new(end.next_multiple_of(PAGE), align)?;
         let mut land = Land { reservation, used: 0, memory, metadata: memory, end };
+        // Metadata that leaves no memory for a first region is of no use.
+        let region = Frames::<Hosted, C>::memory_metadata_size(self::span(0, REGION_BYTES.min(memory))?);
+        let first = land.reservation.commit(0..REGION_BYTES.min(memory) + region + PAGE);
         match (land.take_metadata(base), land.take_metadata(heap)) {
-            (Some(base), Some(heap)) => Some((land, base, heap)),
+            (Some(base), Some(heap)) if first => Some((land, base, heap)),
             _ => {
                 land.reservation.give_up();
                 None
