@@ -102,12 +102,19 @@ pub(crate) fn add<C: Config>(
 
 /// A heap over `count` frames of real memory, whose first is frame 0, on `cpus` CPUs of one node.
 pub(crate) fn heap<C: Config>(count: usize, cpus: usize) -> &'static Heap<'static, Sim, C> {
+    heap_at(count, cpus, 0)
+}
+
+/// As [`heap`], with frame 0 so many bytes after a multiple of 16 MiB.
+pub(crate) fn heap_at<C: Config>(count: usize, cpus: usize, skew: usize) -> &'static Heap<'static, Sim, C> {
     let memory = span(0, count);
     let frames: &'static Frames<'static, Sim, C> = keep(machine(memory, cpus));
     let heap: &'static Heap<'static, Sim, C> = keep(Heap::new(frames));
-    let layout = core::alloc::Layout::from_size_align(count * C::FRAME_BYTES, 2 << 20).unwrap();
+    let layout = core::alloc::Layout::from_size_align(count * C::FRAME_BYTES + skew, 16 << 20).unwrap();
     // SAFETY: it has a size.
-    let base = unsafe { std::alloc::alloc(layout) };
+    let base =
+        unsafe { if C::FRESH_FRAMES_ARE_ZERO { std::alloc::alloc_zeroed(layout) } else { std::alloc::alloc(layout) } };
+    let base = base.wrapping_add(skew);
     KEPT.lock().unwrap().push(Kept(core::ptr::slice_from_raw_parts_mut(base.cast(), 1)));
     let metadata = bytes(Heap::<Sim, C>::metadata_size(memory, cpus, 1));
     // SAFETY: the memory was made for this instance, and has room for all its frames.

@@ -151,3 +151,11 @@ impl<P: Platform> KeptBlocks<P> {
         Ok(last)
     }
 }
+
+#[cfg(all(test, not(loom)))]
+impl<P: Platform> KeptBlocks<P> {
+    /// Holds the lock, as what is interrupted may.
+    pub(super) fn hold_for_test(&self) -> impl Drop + '_ {
+        self.blocks.try_lock().unwrap()
+    }
+}
