@@ -7,6 +7,12 @@ pagemill_bare::qemu_args!("-m 64M -icount shift=0,sleep=off");
 pagemill_bare::kernel! {
     main: count;
 
+    extern crate alloc;
+
+    #[path = "common/churn.rs"]
+    mod churn;
+    #[path = "../../tests/src/collections.rs"]
+    mod collections;
     #[path = "common/heap_costs.rs"]
     mod heap_costs;
     #[path = "common/listed.rs"]
@@ -28,6 +34,9 @@ pagemill_bare::kernel! {
 
     /// The most instructions that a pair of order 0 at `Fast` may take. The aim is 30.
     const PAIR_LIMIT: u64 = 36;
+    /// The most instructions that an object of 64 bytes, lent and freed, may take: at `Fast`, at `Checked`. The aims are
+    /// 45 and 80.
+    const OBJECT_LIMITS: [u64; 2] = [60, 102];
     const SAMPLES: usize = 1000;
     /// Frames of one run of allocations: long enough for many refills.
     const RUN: usize = 4096;
@@ -125,9 +134,15 @@ pagemill_bare::kernel! {
         cpu::exit(Verdict::Passed)
     }
 
+    #[global_allocator]
+    static GLOBAL: heap_costs::Tested = heap_costs::Tested::new();
+
     fn count_objects() {
-        let [fast, checked] = heap_costs::count().map(|figures| figures.pairs[1]);
-        println!("a pair of 64 bytes takes {fast} instructions at Fast, {checked} at Checked");
+        let pairs = heap_costs::count(&GLOBAL).map(|figures| figures.pairs[1]);
+        for ((level, pair), limit) in ["Fast", "Checked"].into_iter().zip(pairs).zip(OBJECT_LIMITS) {
+            println!("a pair of 64 bytes at {level} takes {pair} instructions, {limit} are allowed");
+            assert!(cfg!(debug_assertions) || pair <= limit, "too many");
+        }
     }
 
     /// Gives an instance its frames, with metadata from early memory.

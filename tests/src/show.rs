@@ -3,7 +3,7 @@
 use core::fmt;
 use core::hint::black_box;
 
-use pagemill::{AllocFlags, FrameCount, NodeMask, Order, Policy, Request};
+use pagemill::{AllocFlags, Config, FrameCount, Heap, NodeMask, Order, Policy, Request};
 
 use crate::home::Home;
 use crate::load::with_load;
@@ -11,11 +11,11 @@ use crate::scenario::scenarios;
 use crate::world::World;
 
 /// A demonstration on the machine's own instance: what there is, a load on all CPUs with buddyinfo before, under it and
-/// after, every scenario, what calls cost, and the proof that all frames came home.
+/// after, every scenario, what calls cost, what the world adds by `objects`, and the proof that all frames came home.
 ///
 /// # Panics
 /// If a frame did not come home, or anything else is not as it should be.
-pub fn demonstrate<W: World>(world: &W) {
+pub fn demonstrate<W: World>(world: &W, objects: impl FnOnce()) {
     let frames = world.frames();
     machine(world);
     let home = Home::of(world, frames);
@@ -30,6 +30,7 @@ pub fn demonstrate<W: World>(world: &W) {
     ));
     run_scenarios(world);
     costs(world);
+    objects();
     last_line(world, &home);
 }
 
@@ -163,6 +164,41 @@ fn cost<W: World>(world: &W, what: &str, pair: &impl Fn()) {
     });
     let tenths = full.saturating_sub(empty) * 10 / PAIRS;
     world.say(format_args!("  {what:20} {:>7}.{} {}", tenths / 10, tenths % 10, world.tick_unit()));
+}
+
+/// A heap at work: `build` has each CPU build something and keep it, `drop` frees it all again, by other CPUs than those
+/// that built it. Shows what the heap is made of in between.
+///
+/// # Panics
+/// If the heap does not add up, or not all that was built is freed.
+pub fn heap<W: World, C: Config + Sync>(
+    world: &W,
+    heap: &Heap<'_, W::P, C>,
+    build: &(dyn Fn(u32) + Sync),
+    drop: &(dyn Fn(u32) + Sync),
+) {
+    let (lent, began) = (heap.census().lent(), world.now_ns());
+    world.on_all(build);
+    let took = Since(world.now_ns(), began);
+    world.say(format_args!("\ncollections on the heap: built on {} CPUs{took}, and kept", world.cpus()));
+    world.say(format_args!("slabinfo\n{}\n", heap.slabinfo()));
+    let began = world.now_ns();
+    world.on_all(drop);
+    let took = Since(world.now_ns(), began);
+    rest_heap(world, heap);
+    match heap.validate() {
+        Ok(census) => assert_eq!(census.lent(), lent, "objects that are still lent"),
+        Err(invalid) => panic!("the heap is not valid: {invalid}"),
+    }
+    world.say(format_args!("dropped by other CPUs than those that built it{took}; every object came home\n"));
+}
+
+/// Has all CPUs give back what they keep of a heap, as far as nobody goes on allocating.
+pub fn rest_heap<W: World, C: Config + Sync>(world: &W, heap: &Heap<'_, W::P, C>) {
+    heap.drain();
+    world.on_all(&|_| heap.poll());
+    // What came out of the pools lies in the slabs now; those that are empty go.
+    heap.trim();
 }
 
 /// Asserts that all is as it was, and says so with numbers.

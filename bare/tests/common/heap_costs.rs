@@ -2,6 +2,7 @@
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::hint::black_box;
+use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use pagemill::{
     Checked, Config, Fast, FrameCount, FrameSpan, Frames, Heap, Metadata, NodeId, Pfn, ZoneKind,
@@ -10,7 +11,10 @@ use pagemill_bare::early::Owner;
 use pagemill_bare::memory_map::PhysRange;
 use pagemill_bare::percpu::Bare;
 use pagemill_bare::{physical, println};
+use pagemill_tests::Rng;
 
+use crate::churn;
+use crate::collections::Collections;
 use crate::listed::Listed;
 use crate::{counted, median};
 
@@ -49,14 +53,54 @@ heaps! {
 }
 static LISTED: Listed = Listed::new();
 
+/// The global allocator of this kernel: whichever heap is under test. It is changed only while nothing is lent.
+pub(crate) struct Tested(AtomicUsize);
+
+impl Tested {
+    pub(crate) const fn new() -> Self {
+        Self(AtomicUsize::new(0))
+    }
+
+    #[inline(always)]
+    fn with<R>(&self, work: impl FnOnce(&dyn GlobalAlloc) -> R) -> R {
+        // Relaxed: one CPU.
+        match self.0.load(Relaxed) {
+            0 => work(&FAST_ONE),
+            1 => work(&FAST),
+            2 => work(&CHECKED_ONE),
+            3 => work(&CHECKED),
+            _ => work(&LISTED),
+        }
+    }
+}
+
+// SAFETY: each of the heaps keeps these promises, and what one has lent it gets back.
+unsafe impl GlobalAlloc for Tested {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's promise, here and below.
+        self.with(|heap| unsafe { heap.alloc(layout) })
+    }
+
+    unsafe fn dealloc(&self, object: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        self.with(|heap| unsafe { heap.dealloc(object, layout) });
+    }
+
+    unsafe fn realloc(&self, object: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        // SAFETY: as above.
+        self.with(|heap| unsafe { heap.realloc(object, layout, new_size) })
+    }
+}
+
 /// What one heap costs.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Figures {
     pub(crate) pairs: [u64; 6],
     run: [u64; 4],
+    works: [u64; 2],
 }
 
-const ROWS: [(&str, fn(&Figures) -> u64); 10] = [
+const ROWS: [(&str, fn(&Figures) -> u64); 12] = [
     ("pair of 16 bytes", |figures| figures.pairs[0]),
     ("pair of 64 bytes", |figures| figures.pairs[1]),
     ("pair of 1 KiB", |figures| figures.pairs[2]),
@@ -67,10 +111,12 @@ const ROWS: [(&str, fn(&Figures) -> u64); 10] = [
     ("  the dearest of them", |figures| figures.run[1]),
     ("4096 frees in order, each", |figures| figures.run[2]),
     ("4096 frees scattered, each", |figures| figures.run[3]),
+    ("16 to 2048 bytes come and go, each", |figures| figures.works[0]),
+    ("a step of collections, all in all", |figures| figures.works[1]),
 ];
 
 /// Counts, prints the table, and answers the figures of the default configurations: `Fast` and `Checked`.
-pub(crate) fn count() -> [Figures; 2] {
+pub(crate) fn count(tested: &Tested) -> [Figures; 2] {
     begin(&FAST_ONE_FRAMES, &FAST_ONE);
     begin(&FAST_FRAMES, &FAST);
     begin(&CHECKED_ONE_FRAMES, &CHECKED_ONE);
@@ -78,18 +124,29 @@ pub(crate) fn count() -> [Figures; 2] {
     let block = physical::alloc(BYTES, 4096, PhysRange::ALL, Owner::BootHeap).expect("room");
     LISTED.init(block.into_bytes());
     // The heap under test is the one that lies on the CPU's desk.
-    let figures = [
+    let mut figures = [
         (FAST_ONE.settle(), figures!(FAST_ONE)).1,
         (FAST.settle(), figures!(FAST)).1,
         (CHECKED_ONE.settle(), figures!(CHECKED_ONE)).1,
         (CHECKED.settle(), figures!(CHECKED)).1,
         figures!(LISTED),
     ];
-    println!("\n{:32}{:>20}{:>20}{:>12}", "instructions, pin included", "Fast", "Checked", "linked list");
-    println!("{:32}{:>12}{:>8}{1:>12}{2:>8}", "", "one node", "");
+    for (number, figures) in figures.iter_mut().enumerate() {
+        tested.0.store(number, Relaxed);
+        match number {
+            0 => FAST_ONE.settle(),
+            1 => FAST.settle(),
+            2 => CHECKED_ONE.settle(),
+            _ => CHECKED.settle(),
+        };
+        figures.works = works(tested);
+    }
+    assert!(LISTED.is_whole());
+    println!("\n{:35}{:>20}{:>20}{:>12}", "instructions, pin included", "Fast", "Checked", "linked list");
+    println!("{:35}{:>12}{:>8}{1:>12}{2:>8}", "", "one node", "");
     for (name, row) in ROWS {
         let [a, b, c, d, e] = figures.each_ref().map(row);
-        println!("{name:32}{a:>12}{b:>8}{c:>12}{d:>8}{e:>12}");
+        println!("{name:35}{a:>12}{b:>8}{c:>12}{d:>8}{e:>12}");
     }
     [figures[1], figures[3]]
 }
@@ -120,7 +177,7 @@ macro_rules! figures {
             figures!($heap, 8 << 10),
             median(|| pair(&$heap, black_box(Layout::new::<[u64; 8]>()))),
         ];
-        Figures { pairs, run: run(&$heap) }
+        Figures { pairs, run: run(&$heap), works: [0; 2] }
     }};
     ($heap:ident, $words:expr) => {
         median(|| pair(&$heap, const { Layout::new::<[u64; $words]>() }))
@@ -165,4 +222,16 @@ fn run<A: GlobalAlloc>(heap: &A) -> [u64; 4] {
         }
     }
     [allocs, dearest * RUN as u64, in_order, scattered].map(|sum| sum / RUN as u64)
+}
+
+/// Work with objects of many sizes: what each step takes, the work itself included.
+fn works(heap: &Tested) -> [u64; 2] {
+    const STEPS: usize = 4000;
+    let churn = || churn::churn(heap, STEPS, &mut Rng::new(1));
+    let collections = || Collections::new().work(&mut Rng::new(1), STEPS);
+    // Twice: the first time makes slabs, and is not counted.
+    [&churn as &dyn Fn(), &collections].map(|work| {
+        work();
+        counted(work).1 / STEPS as u64
+    })
 }

@@ -50,7 +50,7 @@ fn run(topology: Topology, with_dma32: bool) -> Result<(), String> {
             bytes >> 10,
             took.as_micros()
         ));
-        show::demonstrate(&world);
+        show::demonstrate(&world, || {});
     });
     demonstrated.ok_or_else(|| "some other thread has a number that the machine needs".to_owned())
 }

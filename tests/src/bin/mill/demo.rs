@@ -1,4 +1,4 @@
-//! `cargo demo`: a machine boots on pagemill under QEMU, then the same scenarios run hosted.
+//! `cargo demo`: a machine boots on pagemill under QEMU, then the same scenarios run hosted, and a program runs on its heap.
 
 use crate::cargo::{self, BARE_TARGET};
 use crate::failure::{Failure, Outcome};
@@ -22,6 +22,7 @@ const PARTS: &[Part] = &[
     Part { title: "a machine boots: 4 CPUs, 3 nodes, under QEMU", program: Program::Kernel("demo") },
     Part { title: "instructions of the fast paths, counted under icount", program: Program::Kernel("costs") },
     Part { title: "the same scenarios hosted, on mmap", program: Program::Hosted("demo") },
+    Part { title: "a program with pagemill as its global allocator", program: Program::Hosted("objects") },
 ];
 
 pub(crate) fn run(words: &[String]) -> Outcome {
