@@ -136,7 +136,7 @@ mod tests {
         for align in (0..=MAX_LOG2).map(|log2| 1 << log2) {
             for size in 1..=SizeClass::MAX_BYTES {
                 let layout = Layout::from_size_align(size, align).unwrap();
-                let fits = |class: &SizeClass| class.bytes() >= size && class.bytes() % align == 0;
+                let fits = |class: &SizeClass| class.bytes() >= size && class.bytes().is_multiple_of(align);
                 assert_eq!(SizeClass::of(layout), SizeClass::all().find(fits), "{layout:?}");
                 if cfg!(miri) && size > 300 {
                     break;

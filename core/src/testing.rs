@@ -111,9 +111,9 @@ pub(crate) fn heap_at<C: Config>(count: usize, cpus: usize, skew: usize) -> &'st
     let frames: &'static Frames<'static, Sim, C> = keep(machine(memory, cpus));
     let heap: &'static Heap<'static, Sim, C> = keep(Heap::new(frames));
     let layout = core::alloc::Layout::from_size_align(count * C::FRAME_BYTES + skew, 16 << 20).unwrap();
+    let make = if C::FRESH_FRAMES_ARE_ZERO { std::alloc::alloc_zeroed } else { std::alloc::alloc };
     // SAFETY: it has a size.
-    let base =
-        unsafe { if C::FRESH_FRAMES_ARE_ZERO { std::alloc::alloc_zeroed(layout) } else { std::alloc::alloc(layout) } };
+    let base = unsafe { make(layout) };
     let base = base.wrapping_add(skew);
     KEPT.lock().unwrap().push(Kept(core::ptr::slice_from_raw_parts_mut(base.cast(), 1)));
     let metadata = bytes(Heap::<Sim, C>::metadata_size(memory, cpus, 1));

@@ -53,7 +53,7 @@ impl Held {
     }
 
     fn check(&self) {
-        assert!(self.object.is_aligned_to_layout(self.layout), "{:?} at {:?}", self.layout, self.object);
+        assert!(is_aligned(self.object, self.layout), "{:?} at {:?}", self.layout, self.object);
         if cfg!(miri) && self.filled > 64 {
             let bytes = self.bytes();
             assert_eq!([bytes[0], bytes[self.filled / 2], bytes[self.filled - 1]], [self.fill; 3]);
@@ -63,14 +63,8 @@ impl Held {
     }
 }
 
-trait Aligned {
-    fn is_aligned_to_layout(self, layout: Layout) -> bool;
-}
-
-impl Aligned for NonNull<u8> {
-    fn is_aligned_to_layout(self, layout: Layout) -> bool {
-        self.addr().get().is_multiple_of(layout.align())
-    }
+fn is_aligned(object: NonNull<u8>, layout: Layout) -> bool {
+    object.addr().get().is_multiple_of(layout.align())
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -137,9 +131,12 @@ fn realloc_unsized<C: Config>(heap: &Heap<'static, Sim, C>, held: &mut Held, new
 
 fn free<C: Config>(heap: &Heap<'static, Sim, C>, held: &Held, by_address: bool) {
     held.check();
-    // SAFETY: lent, and not used any more.
-    let freed = unsafe {
-        if by_address || held.forgotten { heap.free_unsized(held.object) } else { heap.free(held.object, held.layout) }
+    let freed = if by_address || held.forgotten {
+        // SAFETY: lent, and not used any more.
+        unsafe { heap.free_unsized(held.object) }
+    } else {
+        // SAFETY: as above.
+        unsafe { heap.free(held.object, held.layout) }
     };
     assert_eq!(freed, Ok(()));
 }
@@ -187,8 +184,17 @@ fn contents_are_kept<C: Config>(ops: &[Op]) {
     assert_eq!(heap.frames().census().lent() * 4096, census.descriptor_bytes);
 }
 
+/// `cases`, unless the environment says how many.
+fn config(cases: u32) -> ProptestConfig {
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(cases);
+    ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::with_cases(if cfg!(miri) { cases.min(4) } else { cases })
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) })]
+    #![proptest_config(config(64))]
 
     #[test]
     fn contents_are_kept_with_checks(ops in proptest::collection::vec(ops(), 1..if cfg!(miri) { 20 } else { 300 })) {

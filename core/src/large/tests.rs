@@ -46,6 +46,7 @@ fn a_kept_block_serves_the_next_of_its_size() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "looks at thousands of frames, and at no memory")]
 fn a_kept_block_serves_only_what_it_is_aligned_for() {
     let heap = heap::<Checked>(2048, 1);
     let size = 16 * FRAME;
@@ -62,6 +63,7 @@ fn a_kept_block_serves_only_what_it_is_aligned_for() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "looks at thousands of frames, and at no memory")]
 fn what_is_kept_is_bounded_by_bytes_and_by_number() {
     let heap = heap::<Checked>(16384, 1);
     let sizes = (9..=100).chain([400, 512, 1000, 1024, 1025]).map(|frames| frames * FRAME);
@@ -95,6 +97,7 @@ fn nothing_is_kept_where_none_may_be() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "looks at thousands of frames, and at no memory")]
 fn what_is_kept_is_there_for_whoever_needs_it() {
     let heap = heap::<Checked>(1024, 1);
     let mut sizes = [1000, 500, 900, 20, 1000].map(|frames| frames * FRAME).into_iter();
@@ -113,6 +116,7 @@ fn what_is_kept_is_there_for_whoever_needs_it() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "looks at thousands of frames, and at no memory")]
 fn wrong_frees_are_refused_with_what_is_wrong() {
     let heap = heap::<Checked>(4096, 1);
     let kind = |address, layout| heap.free_address(address, layout).unwrap_err();
@@ -160,6 +164,7 @@ fn wrong_frees_are_refused_with_what_is_wrong() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "looks at thousands of frames, and at no memory")]
 fn wrong_frees_are_refused_without_checks_too() {
     // Frames have no words there while they are raw, but large objects have.
     let heap = heap::<Fast>(4096, 1);
@@ -197,6 +202,7 @@ fn frames_and_large_objects_are_told_apart() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "looks at thousands of frames, and at no memory")]
 fn strict_alignment_is_served_wherever_frame_0_lies() {
     for skew in [0, 1 << 20, 8 << 20] {
         let heap = heap_at::<Checked>(60_000, 1, skew);
@@ -221,6 +227,7 @@ fn strict_alignment_is_served_wherever_frame_0_lies() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "looks at thousands of frames, and at no memory")]
 fn what_nobody_could_serve_is_impossible() {
     let heap = heap::<Checked>(2048, 1);
     for size in [isize::MAX as usize, isize::MAX as usize - 4095, 1 << 62, 1 << 40, 2049 * FRAME] {
@@ -270,6 +277,7 @@ fn grows_and_shrinks_in_place<C: Config>() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "looks at thousands of frames, and at no memory")]
 fn large_objects_grow_and_shrink_in_place() {
     grows_and_shrinks_in_place::<Checked>();
     grows_and_shrinks_in_place::<Fast>();

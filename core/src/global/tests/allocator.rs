@@ -11,7 +11,7 @@ macro_rules! conforms {
 
             let heap = heap::<Checked>(512, 1);
             let nothing = heap.allocate(layout(0, 64)).unwrap();
-            assert!(nothing.is_empty() && nothing.cast::<u8>().is_aligned_to_layout(layout(0, 64)));
+            assert!(nothing.is_empty() && is_aligned(nothing.cast(), layout(0, 64)));
             assert_eq!(heap.validate().unwrap().lent(), 0, "no bytes are not the heap's");
             let mut old = layout(0, 64);
             let mut object = nothing.cast::<u8>();
@@ -19,7 +19,7 @@ macro_rules! conforms {
                 // SAFETY: lent as `old`.
                 let grown = unsafe { heap.grow_zeroed(object, old, new) }.unwrap();
                 assert_eq!(grown.len(), new.size());
-                assert!(grown.cast::<u8>().is_aligned_to_layout(new));
+                assert!(is_aligned(grown.cast(), new));
                 // SAFETY: lent.
                 let bytes = unsafe { &mut *grown.as_ptr() };
                 assert!(bytes[..old.size()].iter().all(|&byte| byte == 7), "{new:?}");
