@@ -8,8 +8,14 @@ pagemill_bare::qemu_args!(
 );
 
 pagemill_bare::kernel! {
-    tests: [timer_storm, nmi_storm];
+    tests: [timer_storm, nmi_storm, timer_storm_on_the_heap, nmi_storm_on_the_heap];
 
+    extern crate alloc;
+
+    #[path = "common/heap_storms.rs"]
+    mod heap_storms;
+    #[path = "common/objects.rs"]
+    mod objects;
     #[path = "common/owners.rs"]
     mod owners;
     #[path = "common/storms.rs"]
@@ -17,7 +23,11 @@ pagemill_bare::kernel! {
     #[path = "common/world.rs"]
     mod world;
 
+    use pagemill_bare::heap::Global;
     use storms::Storm;
+
+    #[global_allocator]
+    static GLOBAL: Global = Global;
 
     const STORM: Storm = Storm { period: 20_000, steps: 12_000 };
 
@@ -27,5 +37,15 @@ pagemill_bare::kernel! {
 
     fn nmi_storm() {
         storms::nmis(STORM);
+    }
+
+    const ON_THE_HEAP: Storm = Storm { period: 30_000, steps: 12_000 };
+
+    fn timer_storm_on_the_heap() {
+        heap_storms::timers(ON_THE_HEAP);
+    }
+
+    fn nmi_storm_on_the_heap() {
+        heap_storms::nmis(ON_THE_HEAP);
     }
 }

@@ -1,6 +1,7 @@
 //! Objects of the heap, with bytes in them that nobody else may write, and what is left when all are gone.
 
 use core::alloc::{GlobalAlloc, Layout};
+use core::mem::MaybeUninit;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicPtr, Ordering::AcqRel};
 
@@ -36,6 +37,15 @@ impl Object {
             unsafe { byte.write(fill) };
         });
         Some(object)
+    }
+
+    /// Room for one on the heap; `None` if there is no memory, or it is not to be had here.
+    #[allow(dead_code, reason = "not every kernel that shares this file calls it")]
+    pub(crate) fn place() -> Option<Box<MaybeUninit<Self>>> {
+        // SAFETY: the layout has a size.
+        let place = NonNull::new(unsafe { Global.alloc(Layout::new::<Self>()) })?.cast::<MaybeUninit<Self>>();
+        // SAFETY: lent by the global allocator for that layout, and good for anything.
+        Some(unsafe { Box::from_raw(place.as_ptr()) })
     }
 
     /// Calls `look` with some of its bytes: all of a small object, both ends of each part of a large one.
@@ -108,7 +118,7 @@ pub(crate) struct Rest {
 }
 
 impl Rest {
-    /// Empties all pools, and looks.
+    /// Empties all pools, and looks at what is left.
     pub(crate) fn now() -> Self {
         HEAP.drain();
         smp::on_all(&|_| HEAP.poll());
