@@ -36,6 +36,7 @@
 //! below it:
 //!
 //! ```text
+//!   object          caches of objects of one type, memory pools; over the heap
 //!   frames          the front end: what users call, and who answers `NoMemory`      setup, report, check: beside it
 //!   frame_pool      what one CPU keeps: magazines and a return buffer
 //!   magazine        an array of rounds, one owner
@@ -62,8 +63,8 @@
 //! anyone is told that memory has ended.
 //!
 //! **Unsafe** code lives in the doors and edges and nowhere else: `sync` (the memory model), `carve` (bytes to metadata),
-//! `adapter` (other crates' traits), and the declaration of [`Platform`], whose implementer makes the one promise that all
-//! rests on. `frame_pool` says of its layout what `sync` relies on, in one line.
+//! `adapter` (other crates' traits), `object` (what is constructed in slots), and the declaration of [`Platform`], whose
+//! implementer makes the one promise that all rests on. `frame_pool` says of its layout what `sync` relies on, in one line.
 #![cfg_attr(not(any(test, loom)), no_std)]
 #![cfg_attr(feature = "allocator_api", feature(allocator_api))]
 #![deny(unsafe_code)]

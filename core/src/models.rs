@@ -22,6 +22,8 @@ mod machine;
 #[cfg(test)]
 mod pending;
 #[cfg(test)]
+mod reserve;
+#[cfg(test)]
 mod slab;
 #[cfg(test)]
 mod split;

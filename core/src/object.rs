@@ -50,6 +50,8 @@ pub use mem_pool::MemPool;
 pub use memory::{ObjectBox, ObjectSource};
 pub use options::CacheOptions;
 pub use report::{CacheInfo, Leak};
+#[cfg(all(test, loom))]
+pub(crate) use reserve::Reserve;
 
 use crate::config::{Checked, Config};
 use crate::error::{AllocError, BadFree};
@@ -66,28 +68,8 @@ use crate::sync::{Lock, const_fn};
 /// [`destroy`](Self::destroy) tells instead.
 ///
 /// ```
+#[doc = include_str!("object/machine.txt")]
 /// use pagemill::{CacheOptions, ObjectCache};
-/// # use std::alloc::Layout;
-/// # use std::cell::Cell;
-/// # use pagemill::*;
-/// # struct Machine;
-/// # thread_local! { static BUSY: Cell<bool> = const { Cell::new(false) } }
-/// # // SAFETY: there is one thread.
-/// # unsafe impl Platform for Machine {
-/// #     type Lock = spin::Mutex<()>;
-/// #     fn enter() -> Option<CpuId> { (!BUSY.replace(true)).then(|| CpuId::new(0)) }
-/// #     fn leave(_: CpuId) { BUSY.set(false) }
-/// #     fn context() -> Context { Context::Task }
-/// # }
-/// # static FRAMES: Frames<'static, Machine> = Frames::new();
-/// # static HEAP: Heap<'static, Machine> = Heap::new(&FRAMES);
-/// # let span = FrameSpan::new(Pfn::new(0), FrameCount::new(512)).unwrap();
-/// # let bytes = |count| Metadata::new(Box::leak(Box::<[u8]>::new_uninit_slice(count)));
-/// # FRAMES.init(span, 1, 1, bytes(Frames::<Machine>::base_metadata_size(span, 1, 1))).unwrap();
-/// # let more = bytes(Frames::<Machine>::memory_metadata_size(span));
-/// # FRAMES.add_memory(NodeId::ZERO, ZoneKind::Normal, span, &[], more).unwrap();
-/// # let base = unsafe { std::alloc::alloc(Layout::from_size_align(512 * 4096, 2 << 20).unwrap()) };
-/// # unsafe { HEAP.init(base, span, 1, 1, bytes(Heap::<Machine>::metadata_size(span, 1, 1))).unwrap() };
 ///
 /// struct Inode {
 ///     links: u32,

@@ -72,6 +72,16 @@ pub(crate) fn bytes(count: usize) -> Metadata<'static> {
     Metadata::new(unsafe { &mut *bytes })
 }
 
+/// As [`bytes`], known to be zero: what is not written costs no time where every write is checked.
+fn zeroes(count: usize) -> Metadata<'static> {
+    let bytes = Box::into_raw(Box::<[u8]>::new_zeroed_slice(count));
+    KEPT.lock().unwrap().push(Kept(bytes));
+    // SAFETY: just made, never freed, and reached through this reference alone.
+    let bytes = unsafe { &mut *bytes };
+    // SAFETY: made of zeros.
+    unsafe { Metadata::zeroed(bytes) }
+}
+
 /// What [`bytes`] has made.
 static KEPT: Mutex<Vec<Kept>> = Mutex::new(Vec::new());
 
@@ -116,7 +126,8 @@ pub(crate) fn heap_at<C: Config>(count: usize, cpus: usize, skew: usize) -> &'st
     let base = unsafe { make(layout) };
     let base = base.wrapping_add(skew);
     KEPT.lock().unwrap().push(Kept(core::ptr::slice_from_raw_parts_mut(base.cast(), 1)));
-    let metadata = bytes(Heap::<Sim, C>::metadata_size(memory, cpus, 1));
+    let make = if cfg!(miri) { zeroes } else { bytes };
+    let metadata = make(Heap::<Sim, C>::metadata_size(memory, cpus, 1));
     // SAFETY: the memory was made for this instance, and has room for all its frames.
     unsafe { heap.init(base, memory, cpus, 1, metadata) }.unwrap();
     heap

@@ -19,6 +19,29 @@ use crate::sync::const_fn;
 ///
 /// Taking from the reserve and giving back to it needs no lock, which a handler could find held. It costs a look at some of
 /// the `N` places; at [`Checked`] each free looks at all of them.
+///
+/// ```
+#[doc = include_str!("machine.txt")]
+/// use pagemill::{CacheOptions, MemPool, ObjectCache};
+///
+/// struct Write {
+///     sector: u64,
+/// }
+///
+/// static WRITES: ObjectCache<'static, Write, Machine> =
+///     ObjectCache::new(&HEAP, CacheOptions::new("write"), || Write { sector: 0 });
+/// static SWAP_OUT: MemPool<'static, 'static, Write, Machine, 2> = MemPool::new(&WRITES);
+///
+/// SWAP_OUT.fill()?;
+/// // Somebody takes all memory there is.
+/// while WRITES.alloc_raw().is_ok() {}
+/// let mut write = SWAP_OUT.alloc()?;
+/// write.sector = 8;
+/// assert_eq!(SWAP_OUT.reserved(), 1);
+/// drop(write);
+/// assert_eq!(SWAP_OUT.reserved(), 2);
+/// # Ok::<(), AllocError>(())
+/// ```
 pub struct MemPool<'c, 'm, T, P: Platform, const N: usize, C: Config = Checked> {
     cache: &'c ObjectCache<'m, T, P, C>,
     reserve: Reserve<N>,

@@ -13,7 +13,7 @@
 
 use crate::sync::{AtomicUsize, Ordering, const_fn, mutant, relax};
 
-pub(super) struct Reserve<const N: usize> {
+pub(crate) struct Reserve<const N: usize> {
     /// Addresses of objects, 0 where there is none.
     places: [AtomicUsize; N],
     full: AtomicUsize,
@@ -22,7 +22,7 @@ pub(super) struct Reserve<const N: usize> {
 
 impl<const N: usize> Reserve<N> {
     const_fn! {
-        pub(super) const fn new() -> Self {
+        pub(crate) const fn new() -> Self {
             Self {
                 #[cfg(not(loom))]
                 places: [const { AtomicUsize::new(0) }; N],
@@ -35,12 +35,12 @@ impl<const N: usize> Reserve<N> {
     }
 
     /// How many objects there are, none of which has been claimed.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.full.load(Ordering::Relaxed)
     }
 
     /// Takes an object out, if there is one.
-    pub(super) fn take(&self) -> Option<usize> {
+    pub(crate) fn take(&self) -> Option<usize> {
         if mutant("reserve_unclaimed") {
             return self.places.iter().find_map(take_from).inspect(|_| self.count(&self.empty));
         }
@@ -51,7 +51,7 @@ impl<const N: usize> Reserve<N> {
     }
 
     /// Puts an object in, if there is room.
-    pub(super) fn put(&self, object: usize) -> bool {
+    pub(crate) fn put(&self, object: usize) -> bool {
         if claim(&self.empty).is_none() {
             return false;
         }
@@ -69,7 +69,7 @@ impl<const N: usize> Reserve<N> {
     }
 
     /// Whether an object lies here.
-    pub(super) fn holds(&self, object: usize) -> bool {
+    pub(crate) fn holds(&self, object: usize) -> bool {
         self.places.iter().any(|place| place.load(Ordering::Relaxed) == object)
     }
 
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_takes_no_more_than_he_brought_never_goes_without() {
+    fn concurrent_takers_who_bring_as_much_never_go_without() {
         const THREADS: usize = 4;
         let reserve = Reserve::<THREADS>::new();
         (1..=THREADS).for_each(|object| assert!(reserve.put(object)));

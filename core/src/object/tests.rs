@@ -48,9 +48,12 @@ const PLAIN: CacheOptions = CacheOptions::new("things");
 
 type Things<const PAD: usize, C = Checked> = ObjectCache<'static, Thing<PAD>, Sim, C>;
 
+/// Frames of a machine that has enough of them: Miri sets them up one by one.
+const FRAMES: usize = if cfg!(miri) { 256 } else { 2048 };
+
 /// A cache of objects of which a slab has few.
 fn things<const PAD: usize>(options: CacheOptions) -> Things<PAD> {
-    ObjectCache::new(heap(2048, 1), options, Thing::new)
+    ObjectCache::new(heap(FRAMES, 1), options, Thing::new)
 }
 
 /// Frames in use, of those that do not describe slabs.
@@ -85,7 +88,7 @@ fn constructors_run_once_a_slot_and_destructors_when_its_slab_goes() {
 
 #[test]
 fn objects_stay_as_their_last_user_left_them() {
-    let cache: ObjectCache<'_, u64, Sim> = ObjectCache::new(heap(1024, 1), PLAIN, || 1);
+    let cache: ObjectCache<'_, u64, Sim> = ObjectCache::new(heap(FRAMES, 1), PLAIN, || 1);
     let mut object = cache.alloc().unwrap();
     assert_eq!(*object, 1);
     *object = 2;
@@ -133,14 +136,15 @@ fn alignment_and_every_size() {
         drop(held);
         cache.destroy().unwrap();
     }
-    let heap = heap::<Checked>(4096, 1);
-    check::<0>(heap);
-    check::<1>(heap);
-    check::<24>(heap);
+    let heap = heap::<Checked>(FRAMES, 1);
     check::<100>(heap);
-    check::<1000>(heap);
     check::<5000>(heap);
+    // Miri would write each of some thousand objects byte by byte.
     if !cfg!(miri) {
+        check::<0>(heap);
+        check::<1>(heap);
+        check::<24>(heap);
+        check::<1000>(heap);
         check::<21_000>(heap);
         check::<32_768>(heap);
     }
@@ -254,7 +258,7 @@ fn a_cache_with_lent_objects_is_not_destroyed() {
 }
 
 fn wrong_frees<C: Config>() {
-    let heap = heap::<C>(1024, 1);
+    let heap = heap::<C>(FRAMES, 1);
     let cache: ObjectCache<'_, [u8; 1000], Sim, C> = ObjectCache::new(heap, PLAIN.colours(2), || [0; 1000]);
     let other: ObjectCache<'_, [u8; 1000], Sim, C> = ObjectCache::new(heap, PLAIN, || [0; 1000]);
     let slots = cache.info().unwrap().slab_slots;
@@ -376,7 +380,7 @@ fn what_interrupts_the_allocator_gets_constructed_objects_alone() {
 }
 
 #[test]
-fn objects_pass_from_thread_to_thread() {
+fn concurrent_threads_pass_objects_on() {
     static LIVE: AtomicUsize = AtomicUsize::new(0);
     struct Counted(AtomicUsize);
     impl Drop for Counted {
@@ -385,7 +389,7 @@ fn objects_pass_from_thread_to_thread() {
         }
     }
     const THREADS: u32 = 4;
-    let heap = heap::<Checked>(4096, THREADS as usize);
+    let heap = heap::<Checked>(FRAMES, THREADS as usize);
     let cache: ObjectCache<'_, Counted, Sim> = ObjectCache::new(heap, PLAIN.line_aligned(), || {
         LIVE.fetch_add(1, Ordering::Relaxed);
         Counted(AtomicUsize::new(0))

@@ -204,8 +204,10 @@ proptest! {
         keep in 0usize..3,
     ) {
         let options = CacheOptions::new("twin").colours(colours).aligned(1 << aligned).keep_empty(keep);
-        agree::<3>(options, ops.clone());
         agree::<1000>(options, ops.clone());
-        agree::<250>(options.line_aligned(), ops);
+        if !cfg!(miri) {
+            agree::<3>(options, ops.clone());
+            agree::<250>(options.line_aligned(), ops);
+        }
     }
 }

@@ -19,6 +19,8 @@ pub(crate) const MODELS: &[(&str, usize)] = &[
     ("heap_spill", 1),
     ("pending", 2),
     ("pending_three", 2),
+    ("reserve_claimed", 1),
+    ("reserve_taken", 2),
     ("slab_life", 4),
     ("slab_overfull", 1),
     ("slab_queue", 1),
