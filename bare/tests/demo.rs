@@ -32,6 +32,7 @@ pagemill_bare::kernel! {
     mod world;
 
     use core::alloc::GlobalAlloc;
+    use core::mem::MaybeUninit;
 
     use collections::Collections;
     use listed::Listed;
@@ -89,15 +90,14 @@ pagemill_bare::kernel! {
         const BYTES: usize = 16 << 20;
         println!("{STEPS} objects of 16 to 2048 bytes on each CPU, of which it holds 512");
         let list = Listed::new();
-        // SAFETY: the instance has only the memory that `frames::init` found free, and kernels free what is theirs.
-        let given = unsafe {
-            physical::with_bytes(&FRAMES, BYTES, &mut |bytes| {
-                // SAFETY: nothing of the list is used after this, when the bytes go back.
-                list.init_for_now(bytes);
-                compare(STEPS, &list);
-                assert!(list.is_whole(), "all of it is back");
-            })
+        let mut work = |bytes: &mut [MaybeUninit<u8>]| {
+            // SAFETY: nothing of the list is used after this, when the bytes go back.
+            unsafe { list.init_for_now(bytes) };
+            compare(STEPS, &list);
+            assert!(list.is_whole(), "all of it is back");
         };
+        // SAFETY: the instance has only the memory that `frames::init` found free, and kernels free what is theirs.
+        let given = unsafe { physical::with_bytes(&FRAMES, BYTES, &mut work) };
         assert!(given, "there is room for the other heap");
         show::rest_heap(&Machine, &HEAP);
     }

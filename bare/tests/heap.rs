@@ -41,7 +41,6 @@ pagemill_bare::kernel! {
     use alloc::vec::Vec;
     use core::alloc::{GlobalAlloc, Layout};
     use core::hint::spin_loop;
-    use core::mem::MaybeUninit;
     use core::ptr::NonNull;
     use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering::Relaxed};
 
@@ -102,12 +101,10 @@ pagemill_bare::kernel! {
     fn too_little_metadata() {
         static BARREN: Frames<'static, Bare, Fast> = Frames::new();
         static TOO_SMALL: Heap<'static, Bare, Fast> = Heap::new(&BARREN);
-        static mut BYTES: [MaybeUninit<u8>; 4096] = [MaybeUninit::uninit(); 4096];
         rest();
         let span = FrameSpan::new(Pfn::new(0), FrameCount::new(1 << 18)).expect("a span");
         let needed_bytes = Heap::<Bare, Fast>::metadata_size(span, 4, 2);
-        // SAFETY: this is the only place that names it, and it runs once.
-        let bytes = unsafe { &mut *(&raw mut BYTES) };
+        let bytes = Box::leak(Box::new_uninit_slice(4096));
         // SAFETY: it fails before it looks at any frame.
         let result = unsafe { TOO_SMALL.init(core::ptr::null_mut(), span, 4, 2, Metadata::new(bytes)) };
         assert_eq!(result, Err(SetupError::MetadataTooSmall { needed_bytes }));

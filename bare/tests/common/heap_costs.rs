@@ -100,7 +100,9 @@ pub(crate) struct Figures {
     works: [u64; 2],
 }
 
-const ROWS: [(&str, fn(&Figures) -> u64); 12] = [
+type Row = (&'static str, fn(&Figures) -> u64);
+
+const ROWS: [Row; 12] = [
     ("pair of 16 bytes", |figures| figures.pairs[0]),
     ("pair of 64 bytes", |figures| figures.pairs[1]),
     ("pair of 1 KiB", |figures| figures.pairs[2]),
