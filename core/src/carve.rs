@@ -46,6 +46,11 @@ impl<'m> Metadata<'m> {
         Ok((Self { bytes: first, zeroed: self.zeroed }, Self { bytes: rest, zeroed: self.zeroed }))
     }
 
+    /// Where they begin.
+    pub(crate) fn address(&self) -> usize {
+        self.bytes.as_ptr().addr()
+    }
+
     /// How many bytes there are.
     pub fn len(&self) -> usize {
         self.bytes.len()

@@ -20,6 +20,7 @@ mod census;
 mod fork;
 mod give_back;
 mod init;
+mod layout;
 mod marks;
 mod refill;
 mod slabinfo;
@@ -41,9 +42,9 @@ use crate::shadow::Shadow;
 use crate::size_class::SizeClass;
 use crate::slab::{Slab, SlabStore};
 pub use census::{ClassCount, HeapCensus, HeapInvalid};
-pub use slabinfo::HeapReport;
 #[cfg(not(loom))]
 pub(crate) use fork::EachLock;
+pub use slabinfo::HeapReport;
 
 use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Lock, Ordering, PerCpu, Publish, PublishSlice, const_fn};
 

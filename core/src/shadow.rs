@@ -16,6 +16,8 @@
 //! For spans whose metadata is backed lazily: the arrays are a quarter of the span long. Elsewhere the marks stand in the
 //! slabs' descriptors (`Slab::mark`), which takes three loads more.
 
+use core::ops::Range;
+
 use crate::carve::{Carver, Plan};
 use crate::size_class::SizeClass;
 use crate::sync::{AtomicU8, Ordering, PublishSlice};
@@ -78,6 +80,21 @@ impl<'m> Shadow<'m> {
         plan
     }
 
+    /// The bytes of all arrays.
+    pub(crate) fn bytes(span_bytes: usize) -> usize {
+        (0..OCTAVES).map(|octave| Self::len(octave, span_bytes)).sum()
+    }
+
+    /// The bytes about a part of the span, array by array, counted from the first array's beginning.
+    pub(crate) fn ranges(span_bytes: usize, part: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+        (0..OCTAVES).scan(0, move |next, octave| {
+            let first = *next;
+            *next += Self::len(octave, span_bytes);
+            let place = |byte: usize| (first + (byte >> (octave as u32 + FIRST_LOG2))).min(*next);
+            Some(place(part.start)..place(part.end - 1).saturating_add(1).min(*next))
+        })
+    }
+
     const fn len(octave: usize, span_bytes: usize) -> usize {
         span_bytes >> (octave as u32 + FIRST_LOG2)
     }
@@ -90,6 +107,11 @@ impl<'m> Shadow<'m> {
                 place.set(bytes);
             }
         }
+    }
+
+    /// Where the first array begins.
+    pub(crate) fn address(&self) -> usize {
+        self.octaves[0].slice().as_ptr().addr()
     }
 
     /// The byte of an object at `offset` of the span, and what it is while the object is lent.

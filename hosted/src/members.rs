@@ -1,6 +1,7 @@
 //! The instances that threads serve themselves from: who is told when a thread comes and goes.
 
 use std::sync::OnceLock;
+use std::sync::atomic::{Ordering, fence};
 
 use pagemill::{Config, Frames, Pinned};
 
@@ -8,6 +9,11 @@ use crate::tls::Hosted;
 
 /// An instance with pools for threads.
 pub(crate) trait Instance: Sync {
+    /// Makes the pools of a thread with this number usable; `false` if there is no memory for them.
+    fn prepare(&self, _number: u32) -> bool {
+        true
+    }
+
     /// Lays the pools of the calling thread, which has just got its number, on its desks.
     fn settle(&self) {}
 
@@ -50,6 +56,14 @@ impl Member {
             place = &other.next;
         }
     }
+}
+
+/// Makes the pools of this number, which somebody has just taken, usable everywhere; `false` if that cannot be.
+pub(crate) fn prepare(number: u32) -> bool {
+    // Either the number is seen to be taken by who adds an instance, or that instance is seen here: a fence on each side
+    // of both.
+    fence(Ordering::SeqCst);
+    all().all(|instance| instance.prepare(number))
 }
 
 /// Every instance, in the order in which they came.

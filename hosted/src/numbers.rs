@@ -32,6 +32,13 @@ pub(crate) fn take_lowest() -> Option<u32> {
     None
 }
 
+/// All that are taken now.
+pub(crate) fn taken() -> impl Iterator<Item = u32> {
+    let is_taken =
+        |number: &u32| TAKEN[(number / u64::BITS) as usize].load(Ordering::Relaxed) >> (number % u64::BITS) & 1;
+    (0..SEATS).filter(move |number| is_taken(number) != 0)
+}
+
 /// Gives a number back.
 pub(crate) fn give(number: u32) {
     let bit = 1 << (number % u64::BITS);

@@ -1,23 +1,25 @@
 //! The heap of a process: set up by whoever asks first, and grown by regions of one reservation.
 //!
 //! ```text
-//!   reservation   │ memory: region │ region │ … not yet │ metadata: pools, directory │ of regions … not yet │
+//!   reservation   │ memory: region │ region │ … │ metadata: of frames │ of the heap │ of region │ of region │ … │
 //! ```
 //!
 //! The reservation is a terabyte, or as much as the process may have. Regions are an eighth of what there is, 64 MiB at
 //! least, and hold the request that asked for them: so they are few, and none is committed long before it is needed.
 
 use std::alloc::Layout;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::ops::Range;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering, fence};
 
 use lock_api::Mutex;
-use pagemill::{BadFree, Config, FrameCount, FrameSpan, Frames, Heap, Metadata, NodeId, Pfn, Pinned, ZoneKind};
+use pagemill::{BadFree, Config, CpuId, FrameCount, FrameSpan, Frames, Heap, Metadata, NodeId, Pfn, Pinned, ZoneKind};
 
 use crate::fault;
 use crate::fork;
 use crate::lock::HostedLock;
 use crate::members::{Instance, Member};
-use crate::numbers::SEATS;
+use crate::numbers::{self, SEATS};
 use crate::reserve::{self, PAGE, Reservation};
 use crate::tls::{self, Hosted};
 
@@ -33,6 +35,8 @@ const ARENA_BYTES: usize = 1 << 30;
 const HUGE_BYTES: usize = 2 << 20;
 /// Threads whose frames have pools of their own.
 const FRAME_POOLS: usize = 16;
+/// Threads whose pools are made usable together.
+const TOGETHER: u32 = 16;
 /// The regions that there is metadata for besides what their frames need.
 const REGIONS: usize = 256;
 
@@ -45,11 +49,24 @@ pub(crate) struct Process<C: Config> {
     land: Mutex<HostedLock, Option<Land>>,
     /// How many regions there are.
     regions: AtomicUsize,
+    ground: OnceLock<Ground>,
+}
+
+/// What stays as it is.
+#[derive(Clone, Copy)]
+struct Ground {
+    reservation: Reservation,
+    /// All memory that there can be.
+    span: FrameSpan,
+    /// Threads that get pools.
+    cpus: usize,
+    /// Where the heap's metadata begins and ends.
+    heap: [usize; 2],
 }
 
 /// The reservation, and how much of it is in use.
 struct Land {
-    reservation: Reservation,
+    ground: Ground,
     /// Bytes of memory in regions, and in all.
     used: usize,
     memory: usize,
@@ -64,7 +81,7 @@ impl<C: Config> Process<C> {
         heap: &'static Heap<'static, Hosted, C>,
         member: &'static Member,
     ) -> Self {
-        Self { frames, heap, member, land: Mutex::new(None), regions: AtomicUsize::new(0) }
+        Self { frames, heap, member, land: Mutex::new(None), regions: AtomicUsize::new(0), ground: OnceLock::new() }
     }
 
     /// More memory for a request that found none: everything if it is the first, else another region. Answers whether
@@ -102,11 +119,17 @@ impl<C: Config> Process<C> {
             }
             memory = (memory / 2) & !(HUGE_BYTES - 1);
         };
-        let (span, cpus) = (span(0, memory)?, Self::cpus(memory));
-        self.frames.init(span, FRAME_POOLS, 1, base).ok()?;
-        self.start(&land, span, cpus, metadata)?;
-        self.heap.set_fault_hook(&REFUSED);
+        let span = land.ground.span;
+        self.ground.set(land.ground).ok()?;
         self.member.join();
+        // As in `members::prepare`: threads that have their numbers already do not ask for this.
+        fence(Ordering::SeqCst);
+        if !numbers::taken().all(|number| self.prepare(number)) {
+            return None;
+        }
+        self.frames.init(span, FRAME_POOLS, 1, base).ok()?;
+        self.start(&land, metadata)?;
+        self.heap.set_fault_hook(&REFUSED);
         fork::prepare();
         if !self.add(&mut land, REGION_BYTES.min(memory)) {
             return None;
@@ -116,38 +139,41 @@ impl<C: Config> Process<C> {
     }
 
     #[allow(unsafe_code, reason = "the promise of Heap::init")]
-    fn start(&self, land: &Land, span: FrameSpan, cpus: usize, metadata: Metadata<'static>) -> Option<()> {
+    fn start(&self, land: &Land, metadata: Metadata<'static>) -> Option<()> {
+        let Ground { reservation, span, cpus, .. } = land.ground;
         // SAFETY: frame n lies n frames after the start of the reservation, which is nobody else's, and is lent only
         // when its region has been added, which is after it was committed.
-        unsafe { self.heap.init(land.reservation.start(), span, cpus, 1, metadata) }.ok()
+        unsafe { self.heap.init(reservation.start(), span, cpus, 1, metadata) }.ok()
     }
 
-    /// Threads that get pools.
-    fn cpus(memory: usize) -> usize {
-        (memory >> 20).min(SEATS as usize)
-    }
-
-    /// A reservation for so much memory, and the metadata of its frames and of its heap, if the system has both.
+    /// A reservation for so much memory, and the metadata of its frames and of its heap, if the system has both, and a
+    /// first region too.
     fn reserve(memory: usize) -> Option<(Land, Metadata<'static>, Metadata<'static>)> {
         let span = span(0, memory)?;
+        let cpus = (memory >> 20).min(SEATS as usize);
+        let of_base = Frames::<Hosted, C>::base_metadata_size(span, FRAME_POOLS, 1).next_multiple_of(PAGE);
+        let of_heap = Heap::<Hosted, C>::metadata_size(span, cpus, 1).checked_next_multiple_of(PAGE)?;
         let of_regions = Frames::<Hosted, C>::memory_metadata_size(span).checked_add(REGIONS * 4 * PAGE)?;
-        let base = Frames::<Hosted, C>::base_metadata_size(span, FRAME_POOLS, 1);
-        let heap = Heap::<Hosted, C>::metadata_size(span, Self::cpus(memory), 1);
-        let end = [base, heap, of_regions].iter().try_fold(memory, |end, part| end.checked_add(part + 2 * PAGE))?;
+        let heap = memory.checked_add(of_base)?;
+        let regions = heap.checked_add(of_heap)?;
+        let end = regions.checked_add(of_regions)?.checked_next_multiple_of(PAGE)?;
         // What is aligned among frames must be in memory; where addresses are scarce, large alignments are refused.
         let align = if memory >= 4 * ARENA_BYTES { ARENA_BYTES } else { HUGE_BYTES };
-        let reservation = Reservation::new(end.next_multiple_of(PAGE), align)?;
-        let mut land = Land { reservation, used: 0, memory, metadata: memory, end };
-        // Metadata that leaves no memory for a first region is of no use.
-        let region = Frames::<Hosted, C>::memory_metadata_size(self::span(0, REGION_BYTES.min(memory))?);
-        let first = land.reservation.commit(0..REGION_BYTES.min(memory) + region + PAGE);
-        match (land.take_metadata(base), land.take_metadata(heap)) {
-            (Some(base), Some(heap)) if first => Some((land, base, heap)),
-            _ => {
-                land.reservation.give_up();
-                None
-            }
+        let reservation = Reservation::new(end, align)?;
+        let ground = Ground { reservation, span, cpus, heap: [heap, regions] };
+        let land = Land { ground, used: 0, memory, metadata: regions, end };
+        let first = REGION_BYTES.min(memory);
+        let of_first = Frames::<Hosted, C>::memory_metadata_size(self::span(0, first)?);
+        let usable = reservation.show(memory..end)
+            && reservation.commit(0..first)
+            && reservation.commit(memory..heap)
+            && reservation.commit(heap + Heap::<Hosted, C>::metadata_at_start(span, cpus)..regions + of_first)
+            && ground.commit_for::<C>(self::span(0, first)?);
+        if !usable {
+            reservation.give_up();
+            return None;
         }
+        Some((land, metadata(reservation, memory..heap), metadata(reservation, heap..regions)))
     }
 
     /// Adds a region that has room for `layout`, or a smaller one than is usual if there is no more.
@@ -181,7 +207,11 @@ impl<C: Config> Process<C> {
     /// Adds the next `bytes` as a region.
     fn add(&self, land: &mut Land, bytes: usize) -> bool {
         let Some(region) = span(land.used, bytes) else { return false };
-        if bytes > land.memory - land.used || !land.reservation.commit(land.used..land.used + bytes) {
+        let ground = land.ground;
+        let usable = bytes <= land.memory - land.used
+            && ground.reservation.commit(land.used..land.used + bytes)
+            && ground.commit_for::<C>(region);
+        if !usable {
             return false;
         }
         let metadata = land.take_metadata(Frames::<Hosted, C>::memory_metadata_size(region));
@@ -197,16 +227,29 @@ impl<C: Config> Process<C> {
 
 impl Land {
     /// The next bytes of metadata.
-    #[allow(unsafe_code, reason = "the promise that nobody has them yet")]
     fn take_metadata(&mut self, bytes: usize) -> Option<Metadata<'static>> {
         let range = self.metadata..self.metadata.checked_add(bytes.next_multiple_of(PAGE))?;
-        if range.end > self.end || !self.reservation.commit(range.clone()) {
+        if range.end > self.end || !self.ground.reservation.commit(range.clone()) {
             return None;
         }
         self.metadata = range.end;
-        // SAFETY: behind what was given out before, which now ends behind this.
-        Some(unsafe { self.reservation.metadata(range) })
+        Some(metadata(self.ground.reservation, range))
     }
+}
+
+impl Ground {
+    /// Makes what the heap notes about these frames usable.
+    fn commit_for<C: Config>(&self, part: FrameSpan) -> bool {
+        let mut ranges = Heap::<Hosted, C>::metadata_of_frames(self.span, self.cpus, part);
+        ranges.all(|range| self.reservation.commit(self.heap[0] + range.start..self.heap[0] + range.end))
+    }
+}
+
+/// Metadata that is carved once: each part of a reservation by its place in the order above.
+#[allow(unsafe_code, reason = "the promise that nobody has it yet")]
+fn metadata(reservation: Reservation, range: Range<usize>) -> Metadata<'static> {
+    // SAFETY: the parts follow one another, and each is given out once.
+    unsafe { reservation.metadata(range) }
 }
 
 impl<C: Config> Instance for Process<C>
@@ -214,6 +257,18 @@ where
     Frames<'static, Hosted, C>: Sync,
     Heap<'static, Hosted, C>: Sync,
 {
+    fn prepare(&self, number: u32) -> bool {
+        let Some(ground) = self.ground.get() else { return true };
+        if number as usize >= ground.cpus {
+            return true;
+        }
+        // Neighbours along with it: one call for several threads.
+        let first = number - number % TOGETHER;
+        let [first, last] = [first, (first + TOGETHER).min(ground.cpus as u32) - 1]
+            .map(|number| Heap::<Hosted, C>::metadata_of_cpu(ground.span, CpuId::new(number)));
+        ground.reservation.commit(ground.heap[0] + first.start..ground.heap[0] + last.end)
+    }
+
     fn settle(&self) {
         // Without a pool for this thread its requests go to the slabs.
         self.heap.settle();

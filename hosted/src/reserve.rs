@@ -12,7 +12,8 @@ use crate::errno::keeping_errno;
 /// The pages that are made usable.
 pub(crate) const PAGE: usize = 4096;
 
-/// A range of addresses that nobody else in the process gets. It is never given back.
+/// A range of addresses that nobody else in the process gets.
+#[derive(Clone, Copy)]
 pub(crate) struct Reservation {
     start: NonNull<u8>,
     bytes: usize,
@@ -20,6 +21,8 @@ pub(crate) struct Reservation {
 
 // SAFETY: addresses are the process's, not a thread's, and nothing is reached through a shared reference.
 unsafe impl Send for Reservation {}
+// SAFETY: as above.
+unsafe impl Sync for Reservation {}
 
 impl Reservation {
     /// Reserves `bytes` from a multiple of `align` on, a power of two. None of it can be touched yet, and none of it
@@ -52,21 +55,43 @@ impl Reservation {
         self.start.as_ptr()
     }
 
+    /// Lets these bytes, rounded to pages, be read as zeros, which does not count as memory; and keeps huge pages away
+    /// from them, of which a byte here and a byte there would make much.
+    pub(crate) fn show(&self, range: Range<usize>) -> bool {
+        self.protect(range.clone(), libc::PROT_READ) && self.advise(range, libc::MADV_NOHUGEPAGE)
+    }
+
+    fn advise(&self, range: Range<usize>, advice: libc::c_int) -> bool {
+        let Some((first, bytes)) = self.pages(range) else { return false };
+        // SAFETY: the pages are this reservation's, and the advice takes nothing away.
+        let _ = keeping_errno(|| unsafe { libc::madvise(first.as_ptr().cast(), bytes, advice) });
+        // A kernel that knows no huge pages does not take it, and does not need it.
+        true
+    }
+
     /// Makes these bytes, rounded to pages, memory that reads as zeros; `false` if the system has none. May be asked for
     /// again.
     pub(crate) fn commit(&self, range: Range<usize>) -> bool {
-        let (from, to) = (range.start & !(PAGE - 1), range.end.next_multiple_of(PAGE));
-        if from > to || to > self.bytes {
-            return false;
-        }
-        // SAFETY: inside the reservation, as just tested.
-        let first = unsafe { self.start.add(from) };
-        let usable = libc::PROT_READ | libc::PROT_WRITE;
-        // SAFETY: the pages are this reservation's, and more rights take nothing from those who use them.
-        keeping_errno(|| unsafe { libc::mprotect(first.as_ptr().cast(), to - from, usable) == 0 })
+        self.protect(range, libc::PROT_READ | libc::PROT_WRITE)
     }
 
-    /// Committed bytes as metadata, for ever.
+    fn protect(&self, range: Range<usize>, rights: libc::c_int) -> bool {
+        let Some((first, bytes)) = self.pages(range) else { return false };
+        // SAFETY: the pages are this reservation's; those in use only ever get more rights.
+        keeping_errno(|| unsafe { libc::mprotect(first.as_ptr().cast(), bytes, rights) == 0 })
+    }
+
+    /// The pages that the bytes lie in.
+    fn pages(&self, range: Range<usize>) -> Option<(NonNull<u8>, usize)> {
+        let (from, to) = (range.start & !(PAGE - 1), range.end.next_multiple_of(PAGE));
+        if from > to || to > self.bytes {
+            return None;
+        }
+        // SAFETY: inside the reservation, as just tested.
+        Some((unsafe { self.start.add(from) }, to - from))
+    }
+
+    /// Bytes as metadata, for ever: to be committed before they are written, and shown before they are read.
     ///
     /// # Safety
     /// Nobody has been given any of these bytes before, nor will be.

@@ -207,7 +207,7 @@ fn join(here: &Here) -> u32 {
         return numbers::without_seat();
     }
     let Some(number) = numbers::take_lowest() else { return numbers::without_seat() };
-    if !ending::announce() {
+    if !members::prepare(number) || !ending::announce() {
         numbers::give(number);
         return numbers::without_seat();
     }
@@ -344,6 +344,10 @@ impl Seat {
             // One seat at a time: seats that are left in another order would leave a thread where another one sits.
             // Acquire: pairs with the Release in `Sitting::drop`; the pools are seen as the last one left them.
             if here.sitting.load(Ordering::Relaxed) || self.occupied.swap(true, Ordering::Acquire) {
+                return None;
+            }
+            if !members::prepare(self.number) {
+                self.occupied.store(false, Ordering::Release);
                 return None;
             }
             here.sitting.store(true, Ordering::Relaxed);

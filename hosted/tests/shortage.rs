@@ -66,7 +66,7 @@ fn little_address_space() {
 /// What a process may write counts here as it does under strict overcommit.
 #[test]
 fn little_data() {
-    for kib in ["100000", "400000"] {
+    for kib in ["30000", "100000", "400000"] {
         let (well, text) = with_limit(&format!("-d {kib}"));
         assert!(well && text.contains("served"), "{kib} KiB: {text}");
     }

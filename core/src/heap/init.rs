@@ -36,9 +36,9 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         plan.bytes()
     }
 
-    const SHADOWED: bool = C::CHECKED && C::LINEAR_SHADOW;
+    pub(super) const SHADOWED: bool = C::CHECKED && C::LINEAR_SHADOW;
 
-    const fn directory_len(span: FrameSpan) -> usize {
+    pub(super) const fn directory_len(span: FrameSpan) -> usize {
         span.end().number().saturating_mul(C::FRAME_BYTES).div_ceil(C::SLAB_BYTES)
     }
 
@@ -70,8 +70,9 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         if nodes == 0 || nodes > NodeId::LIMIT {
             return Err(SetupError::TooManyNodes(NodeId::new(nodes as u32).unwrap_or_default()));
         }
+        let metadata_at = metadata.address();
         let mut carver = Carver::new(metadata, Self::metadata_size(span, cpus, nodes))?;
-        let directory = carver.zeros(Self::directory_len(span));
+        let directory = carver.zeros::<Publish<_>>(Self::directory_len(span));
         let pools = carver.zeros::<ObjectPool>(cpus);
         if Self::SHADOWED {
             self.shadow.init(span.end().number().saturating_mul(C::FRAME_BYTES), &mut carver);
@@ -79,6 +80,12 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         let depots = carver.slice(nodes, |_| Depot::empty());
         for depot in depots {
             depot.init::<C>(Self::shards(cpus), &mut carver);
+        }
+        if metadata_at.is_multiple_of(4096) {
+            let parts = Self::parts(span, cpus);
+            debug_assert_eq!(directory.as_ptr().addr(), metadata_at, "as `layout` says");
+            debug_assert!(pools.is_empty() || pools.as_ptr().addr() == metadata_at + parts[0], "as `layout` says");
+            debug_assert!(!Self::SHADOWED || self.shadow.address() == metadata_at + parts[1], "as `layout` says");
         }
         let caches = carver.slice(nodes * SizeClass::COUNT, |_| Cache::new());
         open();
