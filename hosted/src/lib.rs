@@ -18,31 +18,55 @@
 //! errno    [unsafe] system calls in the middle of other people's code
 //! ```
 //!
-//! Linux only, for now; elsewhere the crate is empty.
-#![cfg(target_os = "linux")]
+//! All of it is for Linux. Elsewhere there is only `Pagemill`, which forwards to the system's allocator, as it does under
+//! Miri.
 #![deny(unsafe_code)]
+#![cfg_attr(miri, allow(dead_code, reason = "what stands behind `Pagemill` otherwise"))]
 
+#[cfg(target_os = "linux")]
 mod crew;
+#[cfg(target_os = "linux")]
 mod ending;
+#[cfg(target_os = "linux")]
 mod errno;
+#[cfg(target_os = "linux")]
 mod fault;
+#[cfg(target_os = "linux")]
 mod fork;
+#[cfg_attr(any(miri, not(target_os = "linux")), path = "elsewhere.rs")]
 mod global;
+#[cfg(target_os = "linux")]
 mod lock;
+#[cfg(target_os = "linux")]
 mod machine;
+#[cfg(target_os = "linux")]
 mod map;
+#[cfg(target_os = "linux")]
 mod members;
+#[cfg(target_os = "linux")]
 mod numa;
+#[cfg(target_os = "linux")]
 mod numbers;
+#[cfg(target_os = "linux")]
 mod process;
+#[cfg(target_os = "linux")]
 mod reserve;
+#[cfg(target_os = "linux")]
 mod tls;
 
 pub use ::pagemill::{Checked, Fast};
+#[cfg(target_os = "linux")]
 pub use crew::Crew;
-pub use global::{HostedLevel, Level, Pagemill};
+#[cfg(all(target_os = "linux", not(miri)))]
+pub use global::HostedLevel;
+pub use global::{Level, Pagemill};
+#[cfg(target_os = "linux")]
 pub use lock::HostedLock;
+#[cfg(target_os = "linux")]
 pub use machine::{Machine, MachineBuilder, MachineError};
+#[cfg(target_os = "linux")]
 pub use map::{MapError, Mapping};
+#[cfg(target_os = "linux")]
 pub use numa::{NodeInfo, Origin, Topology, TopologyError};
+#[cfg(target_os = "linux")]
 pub use tls::{Hosted, Seat, Sitting};
