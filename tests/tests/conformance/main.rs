@@ -1,6 +1,8 @@
 //! The conformance kit: what is right passes, and every fault is found by the properties that it breaks.
 
 mod faulty;
+#[cfg(target_os = "linux")]
+mod heaps;
 mod naive;
 
 use std::alloc::System;
