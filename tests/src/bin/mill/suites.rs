@@ -110,7 +110,8 @@ fn alloctests(wanted: &Wanted, dir: &Path) -> Outcome {
 /// The tests of a crate.
 fn test_crate(wanted: &Wanted, suite: &Suite, home: &Path) -> Outcome {
     let mut command = cargo::cargo();
-    cargo_in(&mut command, home).args(["test", "--package", suite.name, "--lib", "--tests"]);
+    // By its directory: its name may be that of a dependency as well.
+    cargo_in(&mut command, &home.join(suite.directory())).args(["test", "--lib", "--tests"]);
     if !suite.features.is_empty() {
         command.args(["--features", &suite.features.join(",")]);
     }

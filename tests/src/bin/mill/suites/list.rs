@@ -26,6 +26,11 @@ impl Suite {
         Self { name, version, features: &[], dropped: &[], without: &[], skipped: &[], shared: false, quick: false }
     }
 
+    /// What the directory of its sources is called, by cargo and here.
+    pub(super) fn directory(&self) -> String {
+        format!("{}-{}", self.name, self.version)
+    }
+
     const fn quick(self) -> Self {
         Self { quick: true, ..self }
     }

@@ -25,7 +25,7 @@ pub(super) fn of_crates(suites: &[&Suite], home: &Path, allocator: Allocator) ->
     let registry = download(suites, &home.with_file_name("fetch"))?;
     let (mut members, mut patches) = (String::new(), String::new());
     for suite in suites {
-        let directory = format!("{}-{}", suite.name, suite.version);
+        let directory = suite.directory();
         let source = registry.iter().map(|source| source.join(&directory)).find(|source| source.is_dir());
         let source =
             source.ok_or_else(|| Failure::new(format!("alloc-suites: there are no sources of {directory}")))?;
