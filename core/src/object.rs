@@ -16,8 +16,9 @@
 //! refuses such objects and a cache all others.
 //!
 //! **Checks.** No pool stands before the slabs, so an object that is not lent has its bit set, and a free that finds it set
-//! is refused, whoever was first: of two frees at the same moment one is. A request takes the cache's lock, once for many
-//! objects by [`alloc_bulk`](ObjectCache::alloc_bulk); a free takes none.
+//! is refused, whoever was first: of two frees at the same moment one is. No check can see a free that comes when the slot
+//! is lent again. A request takes the cache's lock, once for many objects by [`alloc_bulk`](ObjectCache::alloc_bulk); a free
+//! takes none.
 //!
 //! **Constructors and destructors** are called with no lock and no pin held, and may use the heap. They are not called in
 //! [`Context::Nmi`], where only what is constructed already is given out; destructors are called by frees in

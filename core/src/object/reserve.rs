@@ -128,7 +128,7 @@ mod tests {
         std::thread::scope(|scope| {
             for _ in 0..THREADS {
                 scope.spawn(|| {
-                    for _ in 0..if cfg!(miri) { 20 } else { 20_000 } {
+                    for _ in 0..if cfg!(miri) { 5 } else { 20_000 } {
                         let object = reserve.take().expect("there is one for each");
                         assert!(reserve.put(object), "it came from here");
                     }

@@ -57,10 +57,13 @@ fn things<const PAD: usize>(options: CacheOptions) -> Things<PAD> {
 }
 
 /// Frames in use, of those that do not describe slabs.
-fn frames_lent<C: Config>(heap: &Heap<'static, Sim, C>) -> usize {
+pub(super) fn frames_lent<C: Config>(heap: &Heap<'static, Sim, C>) -> usize {
     heap.drain();
     let census = heap.validate().unwrap();
-    heap.frames().validate().unwrap();
+    // Most of an arena is not there, and Miri takes half a minute to look at it.
+    if !cfg!(miri) {
+        heap.frames().validate().unwrap();
+    }
     heap.frames().census().lent() - census.descriptor_bytes / C::FRAME_BYTES
 }
 
@@ -188,6 +191,7 @@ fn bulk_is_all_or_nothing() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "some hundred requests until memory ends")]
 fn exhaustion_is_an_error_and_recovers() {
     let heap = heap::<Checked>(256, 1);
     let cache: Things<2000> = ObjectCache::new(heap, PLAIN, Thing::new);
@@ -205,6 +209,7 @@ fn exhaustion_is_an_error_and_recovers() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "some hundred requests until memory ends")]
 fn idle_slabs_of_a_cache_serve_others_as_a_shrinker() {
     let heap = heap::<Checked>(256, 1);
     // Kept for ever, as the registration asks for; only empty slabs could be leaked.
@@ -402,7 +407,7 @@ fn concurrent_threads_pass_objects_on() {
             let give = give.clone();
             scope.spawn(move || {
                 Sim::become_cpu(cpu);
-                for _ in 0..if cfg!(miri) { 20 } else { 5000 } {
+                for _ in 0..if cfg!(miri) { 4 } else { 5000 } {
                     let mut places = [None; 5];
                     cache.alloc_bulk(&mut places).unwrap();
                     // SAFETY: just got.
@@ -431,6 +436,7 @@ fn concurrent_threads_pass_objects_on() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "some hundred requests until memory ends")]
 fn a_memory_pool_serves_when_memory_has_ended() {
     let heap = heap::<Checked>(256, 1);
     let cache: Things<2000> = ObjectCache::new(heap, PLAIN, Thing::new);
