@@ -121,16 +121,9 @@ impl<'m, P: Platform> Cache<'m, P> {
             let mut taken = 0;
             while taken < most {
                 let Some(slab) = lists.fullest() else { break };
-                taken += slab.take(most - taken, &mut give);
-                if slab.used() >= slab.slots() {
-                    lists.list(slab, Listed::Nowhere);
-                } else {
-                    lists.list(slab, Listed::Partial);
-                    // A slab that came back a moment ago may have taken slots off before their bits were seen.
-                    if slab.free_bits() == 0 {
-                        break;
-                    }
-                }
+                let (count, more) = slab.take(most - taken, &mut give);
+                taken += count;
+                lists.list(slab, if more { Listed::Partial } else { Listed::Nowhere });
             }
             // Relaxed, and no read-modify-write: written under the lock.
             self.taken.store(self.taken.load(Ordering::Relaxed) + taken as u64, Ordering::Relaxed);

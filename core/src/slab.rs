@@ -277,8 +277,12 @@ impl<'m> Slab<'m> {
         self.listed.store(listed as u32, Ordering::Relaxed);
     }
 
-    /// Takes up to `most` slots out, lowest first. For the holder of the cache's lock; answers how many.
-    pub(crate) fn take(&self, most: usize, mut give: impl FnMut(usize)) -> usize {
+    /// Takes up to `most` slots out, lowest first. For the holder of the cache's lock; answers how many, and whether
+    /// more are to be had.
+    ///
+    /// It may find none although some have come back, if their bits are not seen yet; it then says that there are more,
+    /// and the next look sees them.
+    pub(crate) fn take(&self, most: usize, mut give: impl FnMut(usize)) -> (usize, bool) {
         let (start, size) = (self.start(), self.slot_bytes.load(Ordering::Relaxed) as usize);
         let mut taken = 0;
         for (word, bits) in self.bits.iter().enumerate() {
@@ -300,9 +304,11 @@ impl<'m> Slab<'m> {
             taken += want.count_ones() as usize;
             ones(want).for_each(|bit| give(start + (word * WORD_SLOTS as usize + bit) * size));
         }
-        // Relaxed: whoever compares counts holds the lock, or has brought slots of his own.
-        self.state.fetch_add(taken as u32, Ordering::Relaxed);
-        taken
+        // Acquire: pairs with the Release of `retire`; who finds slots taken off sees their bits too. As many bits are
+        // clear as slots count, less those that are in by their bits and not yet taken off.
+        let order = if mutant("take_blind") { Ordering::Relaxed } else { Ordering::Acquire };
+        let used = (self.state.fetch_add(taken as u32, order) & !QUEUED) + taken as u32;
+        (taken, used < self.slots())
     }
 
     /// Sets the bits of slots that come back: any number of one word. The count follows by [`retire`](Self::retire).

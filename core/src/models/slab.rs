@@ -184,6 +184,30 @@ fn every_slab_that_is_queued_is_found() {
     check_within(5, "slab_queue", &["chain_relaxed"], queue);
 }
 
+/// Threads: one that frees an object of a slab of three, of which another is out; and one that takes as many as there
+/// are.
+///
+/// Property: the taker comes to an end, and what it takes is nobody else's.
+///
+/// * `take_blind`: the slab counts a slot as free whose bit is not seen, and the taker looks for ever.
+fn late_bit() {
+    let objects = Objects::new(1, 3);
+    let out = objects.take(2);
+    let freer = objects.freer(&out[..1]);
+    let mut taken = objects.take(3);
+    freer.join().unwrap();
+    taken.extend(objects.take(3));
+    taken.push(out[1]);
+    assert_eq!(taken.len(), 3, "lost, or taken twice");
+    objects.free(&taken);
+    objects.finish(1);
+}
+
+#[test]
+fn a_slot_that_counts_as_free_is_found() {
+    check_within(5, "slab_late_bit", &["take_blind"], late_bit);
+}
+
 /// Threads: one that frees the one object that is out of a slab of three; and one that takes all there are and gives two
 /// back as one.
 ///

@@ -52,20 +52,20 @@ fn descriptors_are_as_small_as_promised() {
 fn slots_leave_lowest_first_and_are_counted() {
     with_slab(48, |slab, class, slots| {
         let mut out = Vec::new();
-        assert_eq!(slab.take(100, |address| out.push(address)), 100);
+        assert_eq!(slab.take(100, |address| out.push(address)), (100, true));
         assert_eq!(out, (0..100).map(|slot| (1 << 20) + slot * 48).collect::<Vec<_>>());
         assert_eq!((slab.used(), slab.free_bits()), (100, slots - 100));
         assert_eq!(slab.slot_of(class, out[7]), Some(7));
         assert_eq!(slab.slot_of(class, out[7] + 16), None);
-        assert_eq!(slab.take(usize::MAX, |_| ()), slots as usize - 100);
-        assert_eq!(slab.take(1, |_| ()), 0);
+        assert_eq!(slab.take(usize::MAX, |_| ()), (slots as usize - 100, false));
+        assert_eq!(slab.take(1, |_| ()), (0, false));
     });
 }
 
 #[test]
 fn who_makes_a_full_slab_partial_or_a_used_one_empty_queues_it_once() {
     with_slab(1024, |slab, _, slots| {
-        assert_eq!(slab.take(slots as usize, |_| ()), slots as usize);
+        assert_eq!(slab.take(slots as usize, |_| ()), (slots as usize, false));
         slab.put(0, 1).unwrap();
         assert!(slab.retire(1), "full no more");
         slab.put(0, low_bits(slots) & !1).unwrap();

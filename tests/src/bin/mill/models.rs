@@ -21,6 +21,7 @@ pub(crate) const MODELS: &[(&str, usize)] = &[
     ("pending_three", 2),
     ("reserve_claimed", 1),
     ("reserve_taken", 2),
+    ("slab_late_bit", 1),
     ("slab_life", 4),
     ("slab_overfull", 1),
     ("slab_queue", 1),
