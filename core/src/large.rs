@@ -106,7 +106,8 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
         let range = if straight {
             let flags = if P::context() == Context::Task { AllocFlags::empty() } else { AllocFlags::ATOMIC };
             let policy = if C::NUMA { Policy::Preferred(home) } else { Policy::Local };
-            let request = Request::frames(FrameCount::new(wanted)).aligned(align_frames / C::FRAME_BYTES);
+            let request =
+                Request::frames(FrameCount::new(wanted)).aligned(align_frames / C::FRAME_BYTES).below(self.end());
             self.frames.alloc_range(&request.flags(flags).policy(policy))?
         } else {
             self.frames_for(home, FrameCount::new(wanted), align_frames)?

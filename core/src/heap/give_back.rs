@@ -20,18 +20,24 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     #[cold]
     #[inline(never)]
     pub(crate) fn free_slow(&self, class: SizeClass, address: usize) {
-        let Some(node) = self.slab_of(address).map(Slab::node) else { return self.late_fault(address) };
-        if !self.keep(class, address, node) {
-            self.put_back(class, &[address]);
+        self.poll();
+        let mut late = Late::default();
+        match self.slab_of(address).map(Slab::node) {
+            Some(node) => {
+                if !self.keep(class, address, node, &mut late) {
+                    self.put_back(class, &[address], &mut late);
+                }
+                self.release_empty(class, node, KEEP_EMPTY);
+            }
+            None => self.late_fault(address, &mut late),
         }
-        self.release_empty(class, node, KEEP_EMPTY);
+        self.tell(late);
     }
 
     /// Keeps an object in this CPU's pool, making room if need be; `false` if it is not for this pool.
-    fn keep(&self, class: SizeClass, address: usize, node: NodeId) -> bool {
+    fn keep(&self, class: SizeClass, address: usize, node: NodeId, late: &mut Late) -> bool {
         let Some(mut pinned) = P::pin() else { return false };
         let Some(pool) = self.pools.mine(&pinned) else { return false };
-        self.honour(&mut pinned, pool);
         if pool.node() != node {
             return false;
         }
@@ -39,13 +45,13 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
             return true;
         }
         let count = pool.spill_count(&mut pinned, class);
-        self.spill(&mut pinned, pool, class, count);
+        self.spill(&mut pinned, pool, class, count, late);
         pool.shrink(&mut pinned, class);
         pool.put(&mut pinned, class, address)
     }
 
     /// Gives the `count` oldest rounds of a stack to the depot, and what it has no room for to the slabs.
-    fn spill(&self, pinned: &mut Pinned<P>, pool: &ObjectPool, class: SizeClass, count: usize) {
+    fn spill(&self, pinned: &mut Pinned<P>, pool: &ObjectPool, class: SizeClass, count: usize, late: &mut Late) {
         let mut left = count;
         while left > 0 {
             let mut rounds = [0; MAX_BATCH];
@@ -57,12 +63,12 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
             let batch = &rounds[..taken];
             let depot = self.depot(pool.node());
             let kept = depot.map_or(0, |depot| depot.put(pinned, pinned.cpu().index(), class, batch));
-            self.put_back(class, &batch[kept..]);
+            self.put_back(class, &batch[kept..], late);
         }
     }
 
     /// Gives everything that a pool holds to the slabs.
-    pub(super) fn empty_pool(&self, pinned: &mut Pinned<P>, pool: &ObjectPool) {
+    fn empty_pool(&self, pinned: &mut Pinned<P>, pool: &ObjectPool, late: &mut Late) {
         let _ = &pinned;
         for class in SizeClass::all() {
             let mut rounds = [0; MAX_BATCH];
@@ -71,14 +77,14 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
                 if taken == 0 {
                     break;
                 }
-                self.put_back(class, &rounds[..taken]);
+                self.put_back(class, &rounds[..taken], late);
             }
             pool.stacks.set_limit(class, 0);
         }
     }
 
     /// Gives objects back to their slabs, with no lock: neighbours that follow one another go as one.
-    pub(super) fn put_back(&self, class: SizeClass, objects: &[usize]) {
+    fn put_back(&self, class: SizeClass, objects: &[usize], late: &mut Late) {
         let mut run: Option<Run<'m>> = None;
         for &address in objects {
             let found = self.slab_of(address).filter(|slab| slab.is_of(class));
@@ -86,14 +92,14 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
                 .and_then(|slab| slab.slot_of(class, address))
                 .filter(|&slot| found.is_some_and(|slab| slot < slab.slots()));
             let (Some(slab), Some(slot)) = (found, slot) else {
-                self.late_fault(address);
+                self.late_fault(address, late);
                 continue;
             };
             let (word, bit) = bit_of(slot);
             match &mut run {
                 Some(run) if core::ptr::eq(run.slab, slab) => {
                     if run.word != word || run.mask & bit != 0 {
-                        self.put_word(run);
+                        self.put_word(run, late);
                         run.word = word;
                         run.mask = 0;
                     }
@@ -101,26 +107,26 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
                 }
                 _ => {
                     if let Some(run) = run.take() {
-                        self.end(class, run);
+                        self.end_run(class, run, late);
                     }
                     run = Some(Run { slab, word, mask: bit, count: 0 });
                 }
             }
         }
         if let Some(run) = run {
-            self.end(class, run);
+            self.end_run(class, run, late);
         }
     }
 
     /// Sets the bits of a run's word.
-    fn put_word(&self, run: &mut Run<'m>) {
+    fn put_word(&self, run: &mut Run<'m>, late: &mut Late) {
         let mask = run.mask;
         let fresh = match run.slab.put(run.word, mask) {
             Ok(()) => mask,
             Err(twice) => {
                 let slot = run.word * u64::BITS + twice.0.trailing_zeros();
                 let size = run.slab.class().map_or(0, SizeClass::bytes);
-                self.late_fault(run.slab.start() + slot as usize * size);
+                self.late_fault(run.slab.start() + slot as usize * size, late);
                 mask & !twice.0
             }
         };
@@ -128,8 +134,8 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     }
 
     /// Ends a run: the slab learns how many came.
-    fn end(&self, class: SizeClass, mut run: Run<'m>) {
-        self.put_word(&mut run);
+    fn end_run(&self, class: SizeClass, mut run: Run<'m>, late: &mut Late) {
+        self.put_word(&mut run, late);
         if run.count == 0 {
             return;
         }
@@ -138,14 +144,21 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         }
     }
 
-    /// Notes and reports a wrong free that got as far as its slab.
+    /// Notes a wrong free that got as far as its slab.
     #[cold]
-    fn late_fault(&self, address: usize) {
+    fn late_fault(&self, address: usize, late: &mut Late) {
         self.late_faults.fetch_add(1, Ordering::Relaxed);
         let slab = self.slab_of(address);
         let object_bytes = slab.and_then(Slab::class).map_or(0, SizeClass::bytes);
         let block = slab.map_or(0, Slab::start);
-        self.report(BadFree { kind: BadFreeKind::NotLent, address, object_bytes, block });
+        late.0 = Some(BadFree { kind: BadFreeKind::NotLent, address, object_bytes, block });
+    }
+
+    /// Reports the last wrong free that was found at a slab. Nothing is held.
+    fn tell(&self, late: Late) {
+        if let Some(fault) = late.0 {
+            self.report(fault);
+        }
     }
 
     /// Gives the frames of empty slabs back, all but `keep` of them. Nothing is held.
@@ -214,22 +227,38 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     /// nothing was asked.
     pub fn poll(&self) {
         let Some(mut pinned) = P::pin() else { return };
-        if let Some(pool) = self.pools.mine(&pinned) {
-            self.honour(&mut pinned, pool);
+        let Some(pool) = self.pools.mine(&pinned) else { return };
+        if !pool.is_asked(&self.drain_requests) {
+            return;
         }
+        // Acquire: pairs with the Release of the request.
+        let epoch = self.drain_requests.load(Ordering::Acquire);
+        let mut late = Late::default();
+        self.empty_pool(&mut pinned, pool, &mut late);
+        pool.set_drained(&mut pinned, epoch);
+        drop(pinned);
+        // Whoever asked wants frames, and has looked for empty slabs already.
+        self.release_all_empty(0);
+        self.tell(late);
     }
 
     /// Gives back what this CPU's pool holds, and asks no other CPU: for one that goes to sleep for long, for a thread
     /// that ends.
     pub fn drain_cpu(&self) {
         let Some(mut pinned) = P::pin() else { return };
+        let mut late = Late::default();
         if let Some(pool) = self.pools.mine(&pinned) {
-            self.empty_pool(&mut pinned, pool);
+            self.empty_pool(&mut pinned, pool, &mut late);
         }
         drop(pinned);
+        self.release_all_empty(KEEP_EMPTY);
+        self.tell(late);
+    }
+
+    fn release_all_empty(&self, keep: usize) {
         for class in SizeClass::all() {
             for node in self.nodes() {
-                self.release_empty(class, node, KEEP_EMPTY);
+                self.release_empty(class, node, keep);
             }
         }
     }
@@ -248,13 +277,11 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     pub(crate) fn empty_depot(&self, node: NodeId, class: SizeClass) {
         let Some(depot) = self.depot(node) else { return };
         let mut rounds = [0; MAX_BATCH];
-        loop {
-            let taken = self.with_access(|access| Ok(depot.drain(access, class, &mut rounds)));
-            match taken {
-                Ok(taken @ 1..) => self.put_back(class, &rounds[..taken]),
-                _ => return,
-            }
+        let mut late = Late::default();
+        while let Ok(taken @ 1..) = self.with_access(|access| Ok(depot.drain(access, class, &mut rounds))) {
+            self.put_back(class, &rounds[..taken], &mut late);
         }
+        self.tell(late);
     }
 
     /// The nodes that the heap was made for.
@@ -262,6 +289,10 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         (0..self.depots.slice().len() as u32).filter_map(NodeId::new)
     }
 }
+
+/// The last wrong free that was found at a slab while something was held that the fault hook must not find held.
+#[derive(Default)]
+struct Late(Option<BadFree>);
 
 /// Objects of one word of one slab, on their way home.
 struct Run<'m> {

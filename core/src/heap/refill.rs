@@ -7,7 +7,7 @@ use crate::arena::{Access, Busy};
 use crate::config::Config;
 use crate::error::AllocError;
 use crate::flags::AllocFlags;
-use crate::frame::{FrameCount, FrameRange, FrameSpan};
+use crate::frame::{FrameCount, FrameRange, FrameSpan, Pfn};
 use crate::frames::Request;
 use crate::id::NodeId;
 use crate::order::Order;
@@ -80,12 +80,12 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
 
     /// An object from this CPU's pool, which is refilled; without a pool, from the slabs.
     fn find(&self, class: SizeClass) -> Found {
+        self.poll();
         let Some(mut pinned) = P::pin() else { return self.find_on(NodeId::ZERO, class) };
         let Some(pool) = self.pools.mine(&pinned) else {
             drop(pinned);
             return self.find_on(NodeId::ZERO, class);
         };
-        self.honour(&mut pinned, pool);
         // Since the stack was found empty an interrupt may have filled it; or it is not on this CPU's desk.
         if let Some(address) = pool.take(&mut pinned, class) {
             return Found::Object(address);
@@ -220,11 +220,21 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         {
             let (head, order) = self.frames.alloc(order, flags)?.into_raw();
             let span = FrameSpan::new(head, order.count()).map_err(|_| AllocError::Impossible)?;
-            return Ok(FrameRange::from_raw(span));
+            if span.end() <= self.end() {
+                return Ok(FrameRange::from_raw(span));
+            }
+            // The frames reach further than this heap: it asks for one of its own.
+            let freed = self.frames.free_raw(span.start(), span.count());
+            debug_assert_eq!(freed, Ok(()));
         }
         let policy = if C::NUMA { Policy::Preferred(node) } else { Policy::Local };
         let align = (align_bytes / C::FRAME_BYTES).max(1);
-        self.frames.alloc_range(&Request::frames(count).aligned(align).flags(flags).policy(policy))
+        self.frames.alloc_range(&Request::frames(count).aligned(align).flags(flags).policy(policy).below(self.end()))
+    }
+
+    /// The first frame beyond the heap's span.
+    pub(crate) fn end(&self) -> Pfn {
+        Pfn::new(self.span_bytes.load(Ordering::Relaxed) / C::FRAME_BYTES)
     }
 
     /// Whether the caller's CPU is on `node`.
@@ -259,16 +269,5 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     pub(super) fn give_descriptor(&self, slots: u32, slab: &'m Slab<'m>) {
         // Who may not wait for the lock leaves it: a descriptor that is lost once in a long while is 100 bytes.
         let _ = self.with_access(|access| self.store.give(access, slots, slab));
-    }
-
-    /// Drains this CPU's pool if somebody has asked since the last time.
-    pub(super) fn honour(&self, pinned: &mut Pinned<P>, pool: &ObjectPool) {
-        if !pool.is_asked(&self.drain_requests) {
-            return;
-        }
-        // Acquire: pairs with the Release of the request.
-        let epoch = self.drain_requests.load(Ordering::Acquire);
-        self.empty_pool(pinned, pool);
-        pool.set_drained(pinned, epoch);
     }
 }
