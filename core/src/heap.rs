@@ -321,3 +321,5 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
 
 #[cfg(all(test, not(loom)))]
 mod tests;
+#[cfg(all(test, not(loom)))]
+mod twin;

@@ -134,7 +134,7 @@ pub(crate) fn heap_at<C: Config>(count: usize, cpus: usize, skew: usize) -> &'st
 }
 
 /// Keeps a thing as long as the program.
-fn keep<T>(thing: T) -> &'static T {
+pub(crate) fn keep<T>(thing: T) -> &'static T {
     let thing = Box::into_raw(Box::new(thing));
     KEPT.lock().unwrap().push(Kept(core::ptr::slice_from_raw_parts_mut(thing.cast(), 1)));
     // SAFETY: just made, never freed.
