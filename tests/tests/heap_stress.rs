@@ -70,8 +70,10 @@ impl Object {
         let object = Self { place: heap.alloc(layout)?, layout, pattern };
         assert!(object.place.addr().get().is_multiple_of(layout.align()));
         for mark in object.marks() {
-            // SAFETY: a byte of an object that was just lent.
-            unsafe { object.place.add(mark).write(object.byte(mark)) };
+            // SAFETY: an object that was just lent is longer than that.
+            let place = unsafe { object.place.add(mark) };
+            // SAFETY: a byte of it.
+            unsafe { place.write(object.byte(mark)) };
         }
         Ok(object)
     }
@@ -82,8 +84,10 @@ impl Object {
 
     fn free<C: Config>(self, heap: &Instance<C>) {
         for mark in self.marks() {
-            // SAFETY: a byte of the object that is the caller's.
-            let byte = unsafe { self.place.add(mark).read() };
+            // SAFETY: the object is longer than that.
+            let place = unsafe { self.place.add(mark) };
+            // SAFETY: a byte of the object, which is the caller's and was written when it was lent.
+            let byte = unsafe { place.read() };
             assert_eq!(byte, self.byte(mark), "{:?} of {:?} was written by another", self.place, self.layout);
         }
         // SAFETY: it is the caller's, and gone now.

@@ -14,7 +14,7 @@ thread_local! {
 }
 
 /// The machine.
-pub struct Machine;
+pub(crate) struct Machine;
 
 // SAFETY: a thread is one CPU while it says so, `BUSY` is its own, and no two threads say the same at once.
 unsafe impl Platform for Machine {
@@ -34,12 +34,12 @@ unsafe impl Platform for Machine {
 }
 
 /// From now on this thread is CPU `cpu`.
-pub fn become_cpu(cpu: u32) {
+pub(crate) fn become_cpu(cpu: u32) {
     CPU.set(cpu);
 }
 
 /// Runs `work` as CPU `cpu`.
-pub fn on_cpu<R>(cpu: u32, work: impl FnOnce() -> R) -> R {
+pub(crate) fn on_cpu<R>(cpu: u32, work: impl FnOnce() -> R) -> R {
     let own = CPU.replace(cpu);
     let result = work();
     CPU.set(own);
@@ -47,24 +47,24 @@ pub fn on_cpu<R>(cpu: u32, work: impl FnOnce() -> R) -> R {
 }
 
 /// [`Checked`] for one node: a free looks at no node.
-pub struct OneNode;
+pub(crate) struct OneNode;
 impl Config for OneNode {
     const NUMA: bool = false;
 }
 
 /// [`Checked`] with the marks in arrays beside the span.
-pub struct Linear;
+pub(crate) struct Linear;
 impl Config for Linear {
     const LINEAR_SHADOW: bool = true;
 }
 
 /// Nothing is checked at the call.
-pub struct Fast;
+pub(crate) struct Fast;
 impl Config for Fast {
     const CHECKED: bool = false;
 }
 
-pub type Instance<C = Checked> = Heap<'static, Machine, C>;
+pub(crate) type Instance<C = Checked> = Heap<'static, Machine, C>;
 
 /// What the memory of a heap is aligned to.
 const ALIGN: usize = 2 << 20;
@@ -74,7 +74,7 @@ fn metadata(count: usize) -> Metadata<'static> {
 }
 
 /// A heap over `count` frames of memory, of one node, with pools for `cpus` CPUs.
-pub fn heap<C: Config>(count: usize, cpus: usize) -> &'static Instance<C> {
+pub(crate) fn heap<C: Config>(count: usize, cpus: usize) -> &'static Instance<C> {
     let memory = FrameSpan::new(Pfn::new(0), FrameCount::new(count)).unwrap();
     let frames: &'static Frames<'static, Machine, C> = Box::leak(Box::new(Frames::new()));
     let base = Frames::<Machine, C>::base_metadata_size(memory, cpus, 1);
