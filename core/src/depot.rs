@@ -35,8 +35,10 @@ const fn capacity<C: Config>(class: SizeClass) -> usize {
 /// Rounds that a shard holds of all classes.
 const fn rounds<C: Config>() -> usize {
     let (mut index, mut rounds) = (0, 0);
-    while let Some(class) = SizeClass::new(index) {
-        rounds += capacity::<C>(class);
+    while index < SizeClass::COUNT {
+        if let Some(class) = SizeClass::new(index) {
+            rounds += capacity::<C>(class);
+        }
         index += 1;
     }
     rounds

@@ -86,16 +86,6 @@ const _: () = {
     }
 };
 
-/// What became of an object that was freed.
-pub(crate) enum Put {
-    /// This CPU's pool has it.
-    Kept,
-    /// It was right, and is nowhere yet.
-    NoRoom,
-    /// Nothing of that class is lent there.
-    Wrong,
-}
-
 /// A heap of objects over the frames of one instance.
 ///
 /// Made `const`, so that it can be a `static`; it serves as soon as [`init`](Self::init) has given it metadata and
@@ -212,30 +202,37 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     /// Takes back a small object.
     #[inline(always)]
     pub(crate) fn free_small(&self, class: SizeClass, address: usize) -> Result<(), BadFree> {
-        match self.put_pooled(class, address) {
-            Put::Kept => Ok(()),
-            Put::NoRoom => {
-                self.free_slow(class, address);
-                Ok(())
-            }
-            Put::Wrong => self.refuse(address, Some(class)),
-        }
+        if self.put_pooled(class, address) { Ok(()) } else { self.free_rest(class, address) }
     }
 
-    /// The part of a free that calls nothing: the checks, and this CPU's pool if it has room.
+    /// The part of a free that calls nothing: the checks, and this CPU's pool if it has room. If it answers `false`
+    /// nothing has happened yet, so one call is enough for all that follows.
+    ///
+    /// The compiler puts it in line where a caller's layout is a constant, as long as it finds it short enough.
     #[inline(always)]
-    pub(crate) fn put_pooled(&self, class: SizeClass, address: usize) -> Put {
+    pub(crate) fn put_pooled(&self, class: SizeClass, address: usize) -> bool {
+        let Some((pool, mut pinned)) = self.my_pool() else { return false };
+        let Some(room) = pool.room(&mut pinned, class) else { return false };
+        if !self.is_local(pool, address) {
+            return false;
+        }
+        let right = if C::CHECKED { self.unmark(class, address) } else { self.is_inside(address) };
+        if right {
+            room.put(address);
+        }
+        right
+    }
+
+    /// The rest of a free: a wrong one, or a pool that has no room.
+    #[cold]
+    #[inline(never)]
+    fn free_rest(&self, class: SizeClass, address: usize) -> Result<(), BadFree> {
         let right = if C::CHECKED { self.unmark(class, address) } else { self.is_inside(address) };
         if !right {
-            return Put::Wrong;
+            return self.refuse(address, Some(class));
         }
-        if let Some((pool, mut pinned)) = self.my_pool()
-            && self.is_local(pool, address)
-            && pool.put(&mut pinned, class, address)
-        {
-            return Put::Kept;
-        }
-        Put::NoRoom
+        self.free_slow(class, address);
+        Ok(())
     }
 
     /// The part of a request that calls nothing.

@@ -14,7 +14,7 @@
 use crate::id::NodeId;
 use crate::platform::{Desk, Head, Pinned, Platform};
 use crate::size_class::SizeClass;
-use crate::sync::{AtomicU32, HeadFirst, Ordering, OwnCell, OwnerU32, Stacks, const_fn};
+use crate::sync::{AtomicU32, HeadFirst, Ordering, OwnCell, OwnerU32, Room, Stacks, const_fn};
 
 /// Spills in a row after which a CPU counts as one that only frees.
 const SPILLS_OF_HALF: u32 = 4;
@@ -83,6 +83,12 @@ impl ObjectPool {
     #[inline(always)]
     pub(crate) fn put<P: Platform>(&self, _pinned: &mut Pinned<P>, class: SizeClass, address: usize) -> bool {
         self.stacks.push(class, address)
+    }
+
+    /// Room for one more object, if there is any.
+    #[inline(always)]
+    pub(crate) fn room<'a, P: Platform>(&'a self, _pinned: &'a mut Pinned<P>, class: SizeClass) -> Option<Room<'a>> {
+        self.stacks.room(class)
     }
 
     /// How many rounds a refill should bring, now that the stack has been found empty: half of what it may hold from

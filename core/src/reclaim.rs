@@ -187,14 +187,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         reclaim: bool,
         once: impl Fn() -> Result<R, AllocError>,
     ) -> Result<R, AllocError> {
-        let once = || match self.is_ready() {
-            false => Err(AllocError::NotReady),
-            // Frames are aligned among frames: in memory no better than the first of them.
-            true if layout.align().trailing_zeros() > self.window.base().trailing_zeros() => {
-                Err(AllocError::Impossible)
-            }
-            true => once(),
-        };
+        let once = || if self.is_ready() { once() } else { Err(AllocError::NotReady) };
         let mut served = once();
         while matches!(served, Err(AllocError::NoMemory | AllocError::NotReady))
             && self.source.is_some_and(|source| source(layout))

@@ -22,43 +22,15 @@ use crate::carve::{Carver, Plan};
 use crate::size_class::SizeClass;
 use crate::sync::{AtomicU8, Ordering, PublishSlice};
 
-/// The octaves of the classes' sizes: 8, 16, 32, …, 32768.
-const OCTAVES: usize = 13;
-/// log2 of the first octave.
+/// The octaves of the classes' sizes: 8, 16, 32, …, 32768; and three more, so that no index is out of bounds.
+const OCTAVES: usize = SizeClass::COUNT / 4;
+/// The octaves that there are classes of.
+const USED: usize = 13;
+/// log2 of the first.
 const FIRST_LOG2: u32 = 3;
 
-/// How the byte of a class's objects is found and made.
-#[derive(Clone, Copy)]
-struct Track {
-    /// The array: log2 of the class's size, less that of the first.
-    octave: u8,
-    /// log2 of what every start of the class is a multiple of.
-    granule_log2: u8,
-    /// log2 of the granules that share a byte.
-    share_log2: u8,
-    /// The byte of an object at the first of them.
-    tag: u8,
-}
-
-const TRACKS: [Track; SizeClass::COUNT] = {
-    let mut tracks = [Track { octave: 0, granule_log2: 0, share_log2: 0, tag: 0 }; SizeClass::COUNT];
-    let mut index = 0;
-    while let Some(class) = SizeClass::new(index) {
-        let octave_log2 = class.bytes().ilog2();
-        // Steps of an octave are a quarter of it, but never less than 8 bytes.
-        let granule_log2 = if octave_log2 >= 5 { octave_log2 - 2 } else { 3 };
-        let step = (class.bytes() >> granule_log2) as u8 & 3;
-        assert!(class.bytes() % (1 << granule_log2) == 0, "every start of the class is a multiple of its granule");
-        tracks[index] = Track {
-            octave: (octave_log2 - FIRST_LOG2) as u8,
-            granule_log2: granule_log2 as u8,
-            share_log2: (octave_log2 - granule_log2) as u8,
-            tag: 0x80 | step << 2,
-        };
-        index += 1;
-    }
-    tracks
-};
+/// What the byte of a lent object of the first class of an octave is, at the first of the four places that share it.
+const LENT: u8 = 0x80;
 
 /// The arrays, for a span that grows at its end.
 pub(crate) struct Shadow<'m> {
@@ -73,7 +45,7 @@ impl<'m> Shadow<'m> {
     /// What a span of so many bytes needs.
     pub(crate) const fn plan(plan: Plan, span_bytes: usize) -> Plan {
         let (mut plan, mut octave) = (plan, 0);
-        while octave < OCTAVES {
+        while octave < USED {
             plan = plan.and::<AtomicU8>(Self::len(octave, span_bytes));
             octave += 1;
         }
@@ -82,12 +54,12 @@ impl<'m> Shadow<'m> {
 
     /// The bytes of all arrays.
     pub(crate) fn bytes(span_bytes: usize) -> usize {
-        (0..OCTAVES).map(|octave| Self::len(octave, span_bytes)).sum()
+        (0..USED).map(|octave| Self::len(octave, span_bytes)).sum()
     }
 
     /// The bytes about a part of the span, array by array, counted from the first array's beginning.
     pub(crate) fn ranges(span_bytes: usize, part: Range<usize>) -> impl Iterator<Item = Range<usize>> {
-        (0..OCTAVES).scan(0, move |next, octave| {
+        (0..USED).scan(0, move |next, octave| {
             let first = *next;
             *next += Self::len(octave, span_bytes);
             let place = |byte: usize| (first + (byte >> (octave as u32 + FIRST_LOG2))).min(*next);
@@ -101,7 +73,7 @@ impl<'m> Shadow<'m> {
 
     /// Shadows a span of so many bytes.
     pub(crate) fn init(&self, span_bytes: usize, carver: &mut Carver<'m>) {
-        for (octave, place) in self.octaves.iter().enumerate() {
+        for (octave, place) in self.octaves[..USED].iter().enumerate() {
             let bytes = carver.zeros(Self::len(octave, span_bytes));
             if !bytes.is_empty() {
                 place.set(bytes);
@@ -116,14 +88,13 @@ impl<'m> Shadow<'m> {
 
     /// The byte of an object at `offset` of the span, and what it is while the object is lent.
     ///
-    /// An offset that is no multiple of the granule has its low bits rotated to the top: no array is that long.
+    /// Starts of the class are multiples of a quarter of its octave, so four places share a byte. An offset that is none
+    /// of these has its low bits rotated to the top: no array is that long.
     #[inline(always)]
     fn byte(&self, class: SizeClass, offset: usize) -> Option<(&'m AtomicU8, u8)> {
-        let track = TRACKS[class.index()];
-        let granule = offset.rotate_right(u32::from(track.granule_log2));
-        let byte = self.octaves[usize::from(track.octave)].slice().get(granule >> track.share_log2)?;
-        let mask = (1 << track.share_log2) - 1;
-        Some((byte, track.tag | granule as u8 & mask))
+        let quarter = offset.rotate_right(class.octave() as u32 + FIRST_LOG2 - 2);
+        let byte = self.octaves[class.octave()].slice().get(quarter / 4)?;
+        Some((byte, LENT | (class.step() as u8) << 2 | quarter as u8 & 3))
     }
 
     /// Marks an object of a slab as lent.

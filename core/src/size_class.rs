@@ -1,8 +1,8 @@
 //! Size classes: the sizes that small requests are rounded up to.
 //!
 //! ```text
-//!   8 16 24 32 40 48 56 64 │ 80 96 112 128 │ 160 192 224 256 │ … │ 20 KiB 24 KiB 28 KiB 32 KiB
-//!      steps of 8          │ four to a doubling: a request is at most a fifth too large, a tenth on average
+//!   8 │ 16 24 │ 32 40 48 56 │ 64 80 96 112 │ 128 160 192 224 │ 256 … │ 16 KiB 20 24 28 │ 32 KiB
+//!     four to a doubling, of these the multiples of 8: a request is at most a fifth too large, a twelfth on average
 //! ```
 //!
 //! Slots of a class stand side by side from an aligned start, so each is aligned to the largest power of two that
@@ -12,64 +12,44 @@
 
 use core::alloc::Layout;
 
-/// The size class of a small object: an index into one table.
+/// The size class of a small object.
+///
+/// ```text
+///  7      2   1   0
+/// ┌────────┬──────┐
+/// │ octave │ step │   size = (4 + step) * 2^(octave + 1) bytes
+/// └────────┴──────┘
+/// ```
+///
+/// Everything about a class follows from its number by shifts, so that it folds away where the class is a constant, and
+/// needs no table where it is not. The first two octaves have gaps, where a size would be no multiple of 8.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct SizeClass(u8);
 
-/// log2 of where steps of 8 end and four steps a doubling begin.
-const LINEAR_LOG2: u32 = 6;
-/// Classes of the linear part.
-const LINEAR: usize = 1 << (LINEAR_LOG2 - 3);
 /// log2 of the largest size.
 const MAX_LOG2: u32 = 15;
 
-/// The size of each class.
-const SIZES: [u16; SizeClass::COUNT] = {
-    let mut sizes = [0; SizeClass::COUNT];
-    let mut class = 0;
-    while class < SizeClass::COUNT {
-        sizes[class] = if class < LINEAR {
-            (class as u16 + 1) * 8
-        } else {
-            let octave = LINEAR_LOG2 + ((class - LINEAR) / 4) as u32;
-            (1 << octave) + ((class - LINEAR) % 4 + 1) as u16 * (1 << (octave - 2))
-        };
-        class += 1;
-    }
-    sizes
-};
-
 const _: () = {
-    assert!(SIZES[SizeClass::COUNT - 1] as usize == SizeClass::MAX_BYTES);
-    let mut class = 1;
-    while class < SizeClass::COUNT {
-        let (below, size) = (SIZES[class - 1] as usize, SIZES[class] as usize);
-        assert!(below < size, "ascending");
-        // The smallest request of a class wastes less than a fifth of its slot, or less than 8 bytes.
-        assert!(size - (below + 1) < 8 || (size - (below + 1)) * 5 < size, "little waste");
-        // Both ends of its range find the class.
-        assert!(SizeClass::of_last(below).index() == class && SizeClass::of_last(size - 1).index() == class);
-        class += 1;
+    let mut below = 0;
+    let mut index = 0;
+    while index < SizeClass::COUNT {
+        if let Some(class) = SizeClass::new(index) {
+            let size = class.bytes();
+            assert!(below < size && size % 8 == 0, "ascending multiples of 8");
+            // The smallest request of a class wastes less than a fifth of its slot, or less than 8 bytes.
+            assert!(size - (below + 1) < 8 || (size - (below + 1)) * 5 < size, "little waste");
+            // Both ends of its range find the class.
+            assert!(SizeClass::of_last(below).index() == index && SizeClass::of_last(size - 1).index() == index);
+            below = size;
+        }
+        index += 1;
     }
-};
-
-/// Sizes whose class is looked up, where it is not a constant: a load instead of a count of zeros and six steps more.
-const TABLED: usize = 1024;
-
-/// The class of each eight sizes.
-const TABLE: [SizeClass; TABLED / 8] = {
-    let mut table = [SizeClass(0); TABLED / 8];
-    let mut eight = 0;
-    while eight < table.len() {
-        table[eight] = SizeClass::of_last(eight * 8 + 7);
-        eight += 1;
-    }
-    table
+    assert!(below == SizeClass::MAX_BYTES);
 };
 
 impl SizeClass {
-    /// How many classes there are.
-    pub const COUNT: usize = LINEAR + 4 * (MAX_LOG2 - LINEAR_LOG2) as usize;
+    /// Where the indexes of classes end. Not every index below it is a class: there are 44.
+    pub const COUNT: usize = 64;
     /// The largest size of a small object.
     pub const MAX_BYTES: usize = 1 << MAX_LOG2;
 
@@ -81,44 +61,54 @@ impl SizeClass {
         let align = layout.align();
         // A layout's size rounded up to its alignment does not overflow. No size at all wraps around and is too large.
         let last = ((layout.size() + (align - 1)) & !(align - 1)).wrapping_sub(1);
-        if last < TABLED {
-            return Some(TABLE[last / 8]);
-        }
         if last < Self::MAX_BYTES { Some(Self::of_last(last)) } else { None }
     }
 
     /// The class of a size from 1 to [`MAX_BYTES`](Self::MAX_BYTES), given as the offset of its last byte.
     #[inline(always)]
     const fn of_last(last: usize) -> Self {
-        if last < 1 << LINEAR_LOG2 {
-            return Self((last / 8) as u8);
-        }
-        let octave = last.ilog2();
-        // The two bits below the leading one number the steps of the octave.
-        let step = (last >> (octave - 2)) as u32 & 3;
-        Self((LINEAR as u32 + (octave - LINEAR_LOG2) * 4 + step) as u8)
+        // The last byte of a multiple of 8. The two bits below its leading one number the step before.
+        let last = last | 7;
+        let log2 = last.ilog2();
+        let step = (last >> (log2 - 2)) as u32 & 3;
+        Self((log2 * 4 + step - 11) as u8)
     }
 
     /// The class with this index.
     pub const fn new(index: usize) -> Option<Self> {
-        if index < Self::COUNT { Some(Self(index as u8)) } else { None }
+        let class = Self(index as u8);
+        let exists = index <= ((MAX_LOG2 - 3) * 4) as usize && class.bytes().is_multiple_of(8);
+        if exists { Some(class) } else { None }
     }
 
     /// Every class, smallest first.
     pub fn all() -> impl DoubleEndedIterator<Item = Self> {
-        (0..Self::COUNT as u8).map(Self)
+        (0..Self::COUNT).filter_map(Self::new)
     }
 
-    /// The class as an index.
+    /// The class as an index, below [`COUNT`](Self::COUNT).
     #[inline(always)]
     pub const fn index(self) -> usize {
-        self.0 as usize
+        // The mask says so to the compiler.
+        (self.0 as usize) & (Self::COUNT - 1)
     }
 
     /// The bytes of a slot.
     #[inline(always)]
     pub const fn bytes(self) -> usize {
-        SIZES[self.0 as usize] as usize
+        (4 + self.step()) << (self.octave() + 1)
+    }
+
+    /// Which doubling of 8 bytes it belongs to.
+    #[inline(always)]
+    pub(crate) const fn octave(self) -> usize {
+        self.index() / 4
+    }
+
+    /// Which quarter of its octave it is.
+    #[inline(always)]
+    pub(crate) const fn step(self) -> usize {
+        self.index() % 4
     }
 
     /// What every slot is aligned to.

@@ -51,8 +51,10 @@ impl<C: Config> Shapes<C> {
     const TABLE: [Shape; SizeClass::COUNT] = {
         let mut table = [Shape { bytes: 0, slots: 0 }; SizeClass::COUNT];
         let mut index = 0;
-        while let Some(class) = SizeClass::new(index) {
-            table[index] = Shape::of_bytes::<C>(class.bytes());
+        while index < SizeClass::COUNT {
+            if let Some(class) = SizeClass::new(index) {
+                table[index] = Shape::of_bytes::<C>(class.bytes());
+            }
             index += 1;
         }
         table
@@ -84,8 +86,9 @@ const RECIPROCAL: [u32; SizeClass::COUNT] = {
     let mut reciprocal = [0; SizeClass::COUNT];
     let mut index = 0;
     while index < SizeClass::COUNT {
-        let Some(class) = SizeClass::new(index) else { panic!("an index below the count") };
-        reciprocal[index] = (1u64 << 32).div_ceil(class.bytes() as u64) as u32;
+        if let Some(class) = SizeClass::new(index) {
+            reciprocal[index] = (1u64 << 32).div_ceil(class.bytes() as u64) as u32;
+        }
         index += 1;
     }
     reciprocal

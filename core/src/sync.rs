@@ -13,7 +13,7 @@ use core::marker::PhantomData;
 use core::ptr;
 
 pub(crate) use chain::{Chain, Chained, Link};
-pub(crate) use stacks::{MAX_BATCH, Stacks};
+pub(crate) use stacks::{MAX_BATCH, Room, Stacks};
 
 use crate::platform::{Desk, Head, Pinned, Platform};
 

@@ -9,7 +9,7 @@ use core::ptr::{self, NonNull};
 
 use crate::config::Config;
 use crate::error::BadFree;
-use crate::heap::{Heap, Put};
+use crate::heap::Heap;
 use crate::platform::Platform;
 use crate::size_class::SizeClass;
 
@@ -61,14 +61,12 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
     /// Takes an object back for somebody to whom an error cannot be told.
     #[inline(always)]
     fn take_back(&self, address: usize, layout: Layout) {
-        match SizeClass::of(layout) {
-            None => free_other_rest(self, address, layout),
-            Some(class) => match self.put_pooled(class, address) {
-                Put::Kept => {}
-                Put::NoRoom => free_rest(self, address, class),
-                Put::Wrong => wrong_rest(self, address, class),
-            },
+        if let Some(class) = SizeClass::of(layout)
+            && self.put_pooled(class, address)
+        {
+            return;
         }
+        free_rest(self, address, layout);
     }
 
     /// What follows a wrong free, which the hook knows of by now: nothing if there is one and it has returned, else the
@@ -118,24 +116,8 @@ unsafe extern "C" fn realloc_rest<P: Platform, C: Config>(
 #[cold]
 #[inline(never)]
 #[allow(improper_ctypes_definitions, reason = "as above")]
-extern "C" fn free_rest<P: Platform, C: Config>(heap: &Heap<'_, P, C>, address: usize, class: SizeClass) {
-    heap.free_slow(class, address);
-}
-
-#[cold]
-#[inline(never)]
-#[allow(improper_ctypes_definitions, reason = "as above")]
-extern "C" fn wrong_rest<P: Platform, C: Config>(heap: &Heap<'_, P, C>, address: usize, class: SizeClass) {
-    if let Err(fault) = heap.refuse(address, Some(class)) {
-        heap.judge(fault);
-    }
-}
-
-#[cold]
-#[inline(never)]
-#[allow(improper_ctypes_definitions, reason = "as above")]
-extern "C" fn free_other_rest<P: Platform, C: Config>(heap: &Heap<'_, P, C>, address: usize, layout: Layout) {
-    if let Err(fault) = heap.free_other(address, layout) {
+extern "C" fn free_rest<P: Platform, C: Config>(heap: &Heap<'_, P, C>, address: usize, layout: Layout) {
+    if let Err(fault) = heap.free_address(address, layout) {
         heap.judge(fault);
     }
 }

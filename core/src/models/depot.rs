@@ -12,7 +12,7 @@ use crate::size_class::SizeClass;
 use crate::sync::OwnerU32;
 
 fn class() -> SizeClass {
-    SizeClass::new(7).unwrap()
+    SizeClass::new(12).unwrap()
 }
 
 /// A depot, and what stands in the objects 1 to 4.

@@ -21,7 +21,7 @@ const START: usize = 1 << 20;
 const STRIDE: usize = 1 << 12;
 
 fn class() -> SizeClass {
-    SizeClass::new(7).unwrap()
+    SizeClass::new(12).unwrap()
 }
 
 /// A cache of a few slabs, and what stands in their objects.

@@ -40,14 +40,15 @@ const BATCH: [u32; SizeClass::COUNT] = {
     let mut batch = [0; SizeClass::COUNT];
     let mut class = 0;
     while class < SizeClass::COUNT {
-        let Some(size) = SizeClass::new(class) else { panic!("an index below the count") };
-        let rounds = 8192 / size.bytes();
-        batch[class] = match rounds {
-            _ if cfg!(loom) => 2,
-            0..2 => 2,
-            2..64 => rounds as u32,
-            _ => 64,
-        };
+        if let Some(size) = SizeClass::new(class) {
+            let rounds = 8192 / size.bytes();
+            batch[class] = match rounds {
+                _ if cfg!(loom) => 2,
+                0..2 => 2,
+                2..64 => rounds as u32,
+                _ => 64,
+            };
+        }
         class += 1;
     }
     batch
@@ -162,15 +163,20 @@ impl Stacks {
     /// Puts a round in, unless the stack holds as many as it may.
     #[inline(always)]
     pub(crate) fn push(&self, class: SizeClass, round: usize) -> bool {
+        self.room(class).map(|room| room.put(round)).is_some()
+    }
+
+    /// The place for one more round, unless the stack holds as many as it may.
+    #[inline(always)]
+    pub(crate) fn room(&self, class: SizeClass) -> Option<Room<'_>> {
         let fill = self.fill(class);
         let next = fill.len.get();
         if next >= fill.limit.get() {
-            return false;
+            return None;
         }
         // SAFETY: it is below `limit`, which is at most the capacity.
-        unsafe { self.round(class, next) }.set(round);
-        fill.len.set(next + 1);
-        true
+        let place = unsafe { self.round(class, next) };
+        Some(Room { place, len: &fill.len, next })
     }
 
     /// Puts rounds in up to the stack's capacity, whatever its limit, which follows; answers how many.
@@ -200,6 +206,22 @@ impl Stacks {
         }
         self.fill(class).len.set((rounds.len() - count) as u32);
         count
+    }
+}
+
+/// A place on a stack that nothing is in yet. Nothing else may be done with the stack until it is used or dropped.
+pub(crate) struct Room<'a> {
+    place: &'a Round,
+    len: &'a OwnerU32,
+    next: u32,
+}
+
+impl Room<'_> {
+    /// Puts a round there.
+    #[inline(always)]
+    pub(crate) fn put(self, round: usize) {
+        self.place.set(round);
+        self.len.set(self.next + 1);
     }
 }
 
