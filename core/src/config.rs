@@ -26,6 +26,8 @@ pub trait Config: 'static {
     /// The bytes of a slab of small objects, a power of two; the largest classes take two or four times as many. A slab
     /// starts at a multiple of its size.
     const SLAB_BYTES: usize = 32 << 10;
+    /// Empty slabs of each class that a heap keeps on each node: the next requests need no frames then.
+    const KEEP_EMPTY_SLABS: usize = 1;
     /// The most objects of one class, in bytes, that a shard of the depot holds.
     const DEPOT_BYTES: usize = 64 << 10;
     /// The most objects of one class that a shard of the depot holds.

@@ -26,9 +26,15 @@
 //! else runs on this CPU's pool. A freed frame stays in the pool only if its tree is crowded anyway, so that nearly free
 //! huge frames become whole again.
 //!
-//! **6. Checks.** At [`Checked`], the default, each frame has a word that says whether it is lent, and a free of anything
-//! that is not lent at that moment is refused at the call, with what was found. At [`Fast`] the tree finds it out when the
-//! frame gets there.
+//! **6. Objects.** A *slab* is a block of frames cut into slots of one *size class*; which slots are free is a bitmap beside
+//! it, so objects carry nothing. A CPU's *object pool* has a stack of addresses for each class; it is filled and emptied by
+//! batches, through a *depot* where CPUs meet, else through the *caches* of slabs. Any CPU frees into any slab without a
+//! lock: it sets bits, then takes them off the slab's count, and by that learns whether the slab must be listed anew. What
+//! is larger than 32 KiB takes whole frames. A [`Heap`] is all of that, over the frames of one [`Frames`].
+//!
+//! **7. Checks.** At [`Checked`], the default, each frame has a word that says whether it is lent, and a free of anything
+//! that is not lent at that moment is refused at the call, with what was found; an object has a mark that says the same of
+//! it. At [`Fast`] the tree and the slab find it out when the frame or the object gets there.
 //!
 //! # Implementation
 //!
@@ -36,7 +42,13 @@
 //! below it:
 //!
 //! ```text
-//!   object          caches of objects of one type, memory pools; over the heap
+//!   object          caches of objects of one type, memory pools
+//!   heap            the front end of objects, on addresses; `global` makes pointers       reclaim, tag: beside it
+//!   large           whole frames, kept for a while when freed
+//!   pool            what one CPU keeps of objects
+//!   depot           batches that change hands
+//!   cache           slabs of one class on one node
+//!   shadow slab     which objects are lent; blocks of frames cut into slots
 //!   frames          the front end: what users call, and who answers `NoMemory`      setup, report, check: beside it
 //!   frame_pool      what one CPU keeps: magazines and a return buffer
 //!   magazine        an array of rounds, one owner
@@ -50,9 +62,9 @@
 //!   pending ledger frame_table   frees without the lock; counts and hints; a word a frame
 //! ```
 //!
-//! **Locks.** Registry, then arenas by ascending address. Every lock is taken with a [`Pinned`] in hand, so its holder is
-//! never interrupted into waiting for itself: an interrupt that finds its CPU pinned has no witness, and only tries. Hooks
-//! are called by the front end alone, with no lock and no pin held.
+//! **Locks.** Registry, then caches, depot shards, arenas, each by ascending address. Every lock is taken with a [`Pinned`]
+//! in hand, so its holder is never interrupted into waiting for itself: an interrupt that finds its CPU pinned has no
+//! witness, and only tries. Hooks are called by the front ends alone, with no lock and no pin held.
 //!
 //! **Interrupts.** A request that interrupted the allocator takes a lock only if it is free. A free that finds it held sets
 //! the frame's bit in the *pending map*, and the holder takes it along: both sides fence between writing their own word and
@@ -63,8 +75,9 @@
 //! anyone is told that memory has ended.
 //!
 //! **Unsafe** code lives in the doors and edges and nowhere else: `sync` (the memory model), `carve` (bytes to metadata),
-//! `adapter` (other crates' traits), `object` (what is constructed in slots), and the declaration of [`Platform`], whose
-//! implementer makes the one promise that all rests on. `frame_pool` says of its layout what `sync` relies on, in one line.
+//! `global` and `adapter` (pointers, other crates' traits), `object` (what is constructed in slots), and the declaration of
+//! [`Platform`], whose implementer makes the one promise that all rests on. `frame_pool` and `pool` say of their layout what
+//! `sync` relies on, in one line each.
 #![cfg_attr(not(any(test, loom)), no_std)]
 #![cfg_attr(feature = "allocator_api", feature(allocator_api))]
 #![deny(unsafe_code)]

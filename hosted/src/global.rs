@@ -49,6 +49,7 @@ impl<L: Config> Config for HostedLevel<L> {
     const NUMA: bool = false;
     const FRESH_FRAMES_ARE_ZERO: bool = true;
     const LINEAR_SHADOW: bool = true;
+    const KEEP_EMPTY_SLABS: usize = 16;
     const DEPOT_BYTES: usize = 256 << 10;
     const DEPOT_ROUNDS: usize = 1024;
 }

@@ -12,9 +12,6 @@ use crate::size_class::SizeClass;
 use crate::slab::{Shape, Slab, bit_of};
 use crate::sync::{MAX_BATCH, Ordering, mutant};
 
-/// Empty slabs that a cache keeps: the next request needs no frames then.
-const KEEP_EMPTY: usize = 1;
-
 impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     /// Takes back a small object that the pool had no room for, or that is not for it.
     #[cold]
@@ -27,7 +24,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
                 if !self.keep(class, address, node, &mut late) {
                     self.put_back(class, &[address], &mut late);
                 }
-                self.release_empty(class, node, KEEP_EMPTY);
+                self.release_empty(class, node, C::KEEP_EMPTY_SLABS);
             }
             None => self.late_fault(address, &mut late),
         }
@@ -251,7 +248,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
             self.empty_pool(&mut pinned, pool, &mut late);
         }
         drop(pinned);
-        self.release_all_empty(KEEP_EMPTY);
+        self.release_all_empty(C::KEEP_EMPTY_SLABS);
         self.tell(late);
     }
 

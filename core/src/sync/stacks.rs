@@ -34,14 +34,14 @@ impl Round {
     }
 }
 
-/// How many rounds a batch of each class has: what goes to a depot at once. 64 rounds, but no more than 8 KiB of objects
+/// How many rounds a batch of each class has: what goes to a depot at once. 64 rounds, but no more than 16 KiB of objects
 /// if that leaves two: a hand-over costs little for each round of a long batch, and what lies in batches is idle memory.
 const BATCH: [u32; SizeClass::COUNT] = {
     let mut batch = [0; SizeClass::COUNT];
     let mut class = 0;
     while class < SizeClass::COUNT {
         if let Some(size) = SizeClass::new(class) {
-            let rounds = 8192 / size.bytes();
+            let rounds = (16 << 10) / size.bytes();
             batch[class] = match rounds {
                 _ if cfg!(loom) => 2,
                 0..2 => 2,
@@ -274,6 +274,6 @@ mod tests {
                 assert_eq!(stacks.pop(class), Some(class.index() << 8 | place));
             });
         }
-        const { assert!(size_of::<Stacks>() < 20 << 10) };
+        const { assert!(size_of::<Stacks>() < 28 << 10) };
     }
 }
