@@ -189,6 +189,13 @@ impl<'m> Carver<'m> {
         unsafe { places.assume_init_mut() }
     }
 
+    /// A place for one value.
+    pub(crate) fn one<T>(&mut self, value: T) -> &'m T {
+        const { assert!(!core::mem::needs_drop::<T>() || cfg!(loom), "metadata is never dropped") };
+        let places = self.places::<T>(1);
+        places[0].write(value)
+    }
+
     /// As [`Carver::slice_mut`], to share.
     pub(crate) fn slice<T>(&mut self, count: usize, make: impl FnMut(usize) -> T) -> &'m [T] {
         self.slice_mut(count, make)

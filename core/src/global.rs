@@ -6,6 +6,9 @@
 
 mod traits;
 
+#[cfg(any(feature = "allocator-api2", feature = "allocator_api"))]
+pub(crate) use traits::{allocator, nothing};
+
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
 

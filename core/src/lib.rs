@@ -62,6 +62,9 @@
 //!   pending ledger frame_table   frees without the lock; counts and hints; a word a frame
 //! ```
 //!
+//! **Tiny.** [`TinyHeap`] is a ladder of its own, for kernels too small for all this: trees of 64-byte units, a lock, and
+//! a pending map.
+//!
 //! **Locks.** Registry, then caches, depot shards, arenas, each by ascending address. Every lock is taken with a [`Pinned`]
 //! in hand, so its holder is never interrupted into waiting for itself: an interrupt that finds its CPU pinned has no
 //! witness, and only tries. Hooks are called by the front ends alone, with no lock and no pin held.
@@ -77,7 +80,8 @@
 //! **Unsafe** code lives in the doors and edges and nowhere else: `sync` (the memory model), `carve` (bytes to metadata),
 //! `global` and `adapter` (pointers, other crates' traits), `object` (what is constructed in slots), and the declaration of
 //! [`Platform`], whose implementer makes the one promise that all rests on. `frame_pool` and `pool` say of their layout what
-//! `sync` relies on, in one line each.
+//! `sync` relies on, in one line each. The pointers of the tiny heap are in `tiny/memory` and
+//! `tiny/traits`.
 #![cfg_attr(not(any(test, loom)), no_std)]
 #![cfg_attr(feature = "allocator_api", feature(allocator_api))]
 #![deny(unsafe_code)]
@@ -148,6 +152,9 @@ mod object;
 // Edge above it: pointers.
 mod global;
 
+// A ladder of its own, on the trees.
+mod tiny;
+
 // Beside the ladder.
 mod check;
 mod hotplug;
@@ -187,4 +194,5 @@ pub use report::{FrameReport, ZoneInfo};
 pub use size_class::SizeClass;
 pub use stats::NumaCounts;
 pub use tag::{Tag, TagCount, Tagged};
+pub use tiny::{BrokenRegion, RegionError, TinyCensus, TinyHeap, TinyLock};
 pub use zone::Watermarks;

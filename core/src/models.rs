@@ -28,6 +28,8 @@ mod slab;
 #[cfg(test)]
 mod split;
 #[cfg(test)]
+mod tiny;
+#[cfg(test)]
 mod twice;
 #[cfg(test)]
 mod word;

@@ -153,6 +153,13 @@ impl<P: Platform, T> Lock<P, T> {
         self.0.lock()
     }
 
+    /// Waits for the lock, where nothing is kept per CPU and so nobody is pinned: the caller answers for it that its
+    /// holder was not interrupted here.
+    #[inline]
+    pub(crate) fn wait(&self) -> Guard<'_, P, T> {
+        self.0.lock()
+    }
+
     /// Takes the lock if it is free now.
     #[inline]
     pub(crate) fn try_lock(&self) -> Option<Guard<'_, P, T>> {
@@ -209,6 +216,10 @@ mod twin {
         }
 
         pub(crate) fn lock<'a>(&'a self, _pinned: &'a Pinned<P>) -> Guard<'a, P, T> {
+            self.wait()
+        }
+
+        pub(crate) fn wait(&self) -> Guard<'_, P, T> {
             loop {
                 if let Some(guard) = self.try_lock() {
                     return guard;

@@ -126,15 +126,15 @@ extern "C" fn free_rest<P: Platform, C: Config>(heap: &Heap<'_, P, C>, address: 
 /// the compiler, and a copy of it for stable Rust.
 #[cfg(any(feature = "allocator-api2", feature = "allocator_api"))]
 macro_rules! allocator {
-    ($($allocator:ident)::+, $($error:ident)::+) => {
+    ([$($generics:tt)*] $heap:ty, $($allocator:ident)::+, $($error:ident)::+) => {
         // SAFETY: a heap is reached through a reference, whose copies mean the same heap. Objects that are lent do not
         // overlap, stay where they are, and are as large and as aligned as their layout says. No bytes at all are not
         // the heap's.
-        unsafe impl<P: Platform, C: Config> $($allocator)::+ for &Heap<'_, P, C> {
+        unsafe impl<$($generics)*> $($allocator)::+ for &$heap {
             #[inline]
             fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, $($error)::+> {
                 if layout.size() == 0 {
-                    return Ok(nothing(layout));
+                    return Ok($crate::global::nothing(layout));
                 }
                 let object = self.alloc(layout).map_err(|_| $($error)::+)?;
                 Ok(NonNull::slice_from_raw_parts(object, layout.size()))
@@ -143,7 +143,7 @@ macro_rules! allocator {
             #[inline]
             fn allocate_zeroed(&self, layout: Layout) -> Result<NonNull<[u8]>, $($error)::+> {
                 if layout.size() == 0 {
-                    return Ok(nothing(layout));
+                    return Ok($crate::global::nothing(layout));
                 }
                 let object = self.alloc_zeroed(layout).map_err(|_| $($error)::+)?;
                 Ok(NonNull::slice_from_raw_parts(object, layout.size()))
@@ -190,14 +190,17 @@ macro_rules! allocator {
     };
 }
 
+#[cfg(any(feature = "allocator-api2", feature = "allocator_api"))]
+pub(crate) use allocator;
+
 #[cfg(feature = "allocator-api2")]
-allocator!(allocator_api2::alloc::Allocator, allocator_api2::alloc::AllocError);
+allocator!([P: Platform, C: Config] Heap<'_, P, C>, allocator_api2::alloc::Allocator, allocator_api2::alloc::AllocError);
 #[cfg(feature = "allocator_api")]
-allocator!(core::alloc::Allocator, core::alloc::AllocError);
+allocator!([P: Platform, C: Config] Heap<'_, P, C>, core::alloc::Allocator, core::alloc::AllocError);
 
 /// No bytes, aligned.
 #[cfg(any(feature = "allocator-api2", feature = "allocator_api"))]
-fn nothing(layout: Layout) -> NonNull<[u8]> {
+pub(crate) fn nothing(layout: Layout) -> NonNull<[u8]> {
     let place = ptr::without_provenance_mut(layout.align());
     NonNull::slice_from_raw_parts(NonNull::new(place).unwrap_or(NonNull::dangling()), 0)
 }

@@ -28,6 +28,8 @@ pub(crate) const MODELS: &[(&str, usize)] = &[
     ("slab_refill", 3),
     ("split", 1),
     ("split_pending", 1),
+    ("tiny_pending", 2),
+    ("tiny_twice", 1),
     ("twice_held", 1),
     ("twice_held_fast", 1),
     ("twice_posted", 1),
