@@ -279,6 +279,24 @@ fn what_is_missing_is_installed_once() {
     );
 }
 
+/// Suites want nightly for the standard library's, and what cargo downloads for the others.
+#[test]
+fn suites_without_their_sources_say_what_is_missing() {
+    let machine = Machine::new("suites", "", "exit 101");
+    let suite = |name: &str| {
+        let mut command = mill(&["alloc-suites", name]);
+        command.env("PATH", machine.dir.join("empty")).env("CARGO", machine.qemu());
+        command.env("CARGO_TARGET_DIR", &machine.dir).env("PAGEMILL_NO_INSTALL", "1");
+        Ended::of(&mut command)
+    };
+    let std = suite("alloctests");
+    std.failed(1, "the nightly toolchain is missing and PAGEMILL_NO_INSTALL is set: rustup toolchain install nightly");
+    assert_eq!(std.stderr.lines().count(), 1, "{std:?}");
+    let others = suite("smallvec");
+    others.failed(1, "alloc-suites: downloading sources: failed (exit status: 101); without a network");
+    assert_eq!(others.stderr.lines().count(), 1, "{others:?}");
+}
+
 #[test]
 fn wrong_words_are_answered_with_the_usage() {
     let calls: &[&[&str]] = &[
@@ -294,6 +312,7 @@ fn wrong_words_are_answered_with_the_usage() {
         &["miri-core", "--fast"],
         &["fuzz", "--seconds", "0"],
         &["full", "--fast"],
+        &["alloc-suites", "coffee"],
     ];
     for words in calls {
         let ended = Ended::of(&mut mill(words));
