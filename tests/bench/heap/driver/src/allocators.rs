@@ -34,11 +34,9 @@ impl Allocator {
     }
 }
 
-/// All of them, in the order of the tables. pagemill takes part with the feature `pagemill`.
+/// All of them, in the order of the tables.
 pub(crate) const ALL: &[Allocator] = &[
-    #[cfg(feature = "pagemill")]
     one("pagemill-fast", "pm-fast", PAGEMILL, "fast"),
-    #[cfg(feature = "pagemill")]
     one("pagemill-checked", "pm-check", PAGEMILL, "checked"),
     Allocator { feature: None, ..one("system", "system", "system", "") },
     one("mimalloc", "mimalloc", "mimalloc", ""),

@@ -5,7 +5,7 @@ use heap_workloads::load::{Set, Workload};
 use heap_workloads::meter::{CPU, PEAK};
 
 use crate::allocators::{ALL, Allocator};
-use crate::row::{Record, Row};
+use crate::row::{self, Record, Row};
 use crate::table::{best, figure, is};
 use crate::workers::Build;
 
@@ -18,7 +18,7 @@ pub(crate) fn tables(record: &Record) -> String {
             text += &table(&rows, build);
         }
     }
-    let reps = record.rows.iter().map(|r| r.spread.reps).max().unwrap_or(0);
+    let reps = row::rounds(record);
     let Record { machine, date, commit, command, .. } = record;
     text + &format!("Medians of {reps} interleaved rounds of `{command}`; {machine}, {date}, commit {commit}.\n")
 }

@@ -8,7 +8,7 @@ use heap_workloads::meter::{CPU, PEAK};
 
 use crate::allocators::ALL;
 use crate::plot::{Bar, bars};
-use crate::row::{Record, Row};
+use crate::row::{self, Record, Row};
 use crate::table::{figure, is};
 use crate::workers::Build;
 
@@ -23,7 +23,7 @@ pub(crate) fn html(record: &Record) -> String {
     let mut page = String::from(HEAD);
     let escaped = |word: &str| word.replace('&', "&amp;").replace('<', "&lt;");
     let [commit, command, machine] = [&record.commit, &record.command, &record.machine].map(|word| escaped(word));
-    let reps = record.rows.iter().map(|row| row.spread.reps).max().unwrap_or(0);
+    let reps = row::rounds(record);
     let _ = writeln!(
         page,
         "<p><code>{command}</code>, commit {commit}, {machine}, {}. Bars are medians of up to {reps} rounds, lines the \

@@ -8,6 +8,7 @@ use heap_workloads::meter::{CPU, PEAK, Sample};
 use heap_workloads::rng::Rng;
 
 use crate::allocators::Allocator;
+use crate::ballast::Ballast;
 use crate::row::Row;
 use crate::workers::{self, Build, Case};
 
@@ -18,7 +19,7 @@ pub(crate) const RATIO: &str = "ratio";
 pub(crate) const BESIDE_BEST: &str = "best peer";
 
 /// Somebody who needs this many times the shortest run, and this long, is measured in these rounds only.
-const SLOW: (u32, Duration, usize) = (8, Duration::from_millis(500), 3);
+const SLOW: (u32, Duration, usize) = (5, Duration::from_millis(200), 3);
 
 /// The samples of one metric, one per round.
 struct Series {
@@ -55,12 +56,15 @@ pub(crate) fn measure(allocators: &[&'static Allocator], builds: &[Build], case:
     let mut entrants: Vec<Entrant> = builds.iter().copied().flat_map(new).collect();
     let mut order: Vec<usize> = (0..entrants.len()).collect();
     let mut rng = Rng::new(std::process::id() as usize);
+    let mut ballast = Ballast::take(case.workload.set);
     for round in 0..reps {
         rng.shuffle(&mut order);
         let shortest = entrants.iter().filter(|e| e.failed.is_none()).map(|e| e.first).min().unwrap_or_default();
         for &i in &order {
             if !entrants[i].is_slow(round, shortest) {
+                drop(ballast);
                 entrants[i].run(case, round);
+                ballast = Ballast::take(case.workload.set);
             }
         }
     }

@@ -32,6 +32,12 @@ pub(crate) struct Row {
     pub spread: Spread,
 }
 
+/// In how many rounds a record was measured.
+pub(crate) fn rounds(record: &Record) -> usize {
+    // The samples of a mean are workloads.
+    record.rows.iter().filter(|row| row.threads > 0).map(|row| row.spread.reps).max().unwrap_or(0)
+}
+
 impl Columns for Row {
     const NAMES: &'static str = "allocator,level,build,set,workload,threads,metric,unit";
 

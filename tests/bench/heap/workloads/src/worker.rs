@@ -1,12 +1,13 @@
 //! A worker: one allocator, one workload, one line for each figure.
 
 use std::env;
+use std::io::{Write, stdout};
 use std::process::ExitCode;
 
 use crate::list;
 use crate::load::Load;
 use crate::meter::{Meter, Sample};
-use crate::os::give_up_after;
+use crate::os::{give_up_after, leave};
 
 /// Who needs longer hangs.
 pub const PATIENCE_SECONDS: u32 = 60;
@@ -16,10 +17,11 @@ pub fn main() -> ExitCode {
     give_up_after(PATIENCE_SECONDS);
     match measure() {
         Ok(samples) => {
-            for sample in samples {
-                println!("{sample}");
+            let text: String = samples.iter().map(|sample| format!("{sample}\n")).collect();
+            if stdout().write_all(text.as_bytes()).and_then(|()| stdout().flush()).is_err() {
+                return ExitCode::FAILURE;
             }
-            ExitCode::SUCCESS
+            leave()
         }
         Err(wrong) => {
             eprintln!("{wrong}");
