@@ -15,8 +15,11 @@ static A: Pagemill = Pagemill::new();
 const LAYOUT: Layout = Layout::new::<[u64; 8]>();
 const LARGE: Layout = Layout::new::<[u64; 1 << 16]>();
 
-/// Everything that is wrong, by name.
-const WRONGS: [(&str, fn(), &str, BadFreeKind); 7] = [
+/// A name, what is done, a part of the line that it writes, and what a hook is told.
+type Wrong = (&'static str, fn(), &'static str, BadFreeKind);
+
+/// Everything that is wrong.
+const WRONGS: [Wrong; 7] = [
     ("twice", twice, "freed twice", BadFreeKind::NotLent),
     ("twice_on_another_thread", twice_on_another_thread, "freed twice", BadFreeKind::NotLent),
     ("interior", interior, "inside an object", BadFreeKind::Interior),

@@ -13,8 +13,6 @@ pub(super) struct Suite {
     pub(super) dropped: &'static [&'static str],
     /// Files of tests that need what was dropped, or that no allocator can pass on a busy machine.
     pub(super) without: &'static [&'static str],
-    /// Words in the names of tests that do not run.
-    pub(super) skipped: &'static [&'static str],
     /// Whether its tests use other crates that use it, which then have to use the copy.
     pub(super) shared: bool,
     /// Whether it is part of every run.
@@ -23,7 +21,7 @@ pub(super) struct Suite {
 
 impl Suite {
     const fn new(name: &'static str, version: &'static str) -> Self {
-        Self { name, version, features: &[], dropped: &[], without: &[], skipped: &[], shared: false, quick: false }
+        Self { name, version, features: &[], dropped: &[], without: &[], shared: false, quick: false }
     }
 
     /// What the directory of its sources is called, by cargo and here.
@@ -49,10 +47,6 @@ impl Suite {
 
     const fn without(self, without: &'static [&'static str]) -> Self {
         Self { without, ..self }
-    }
-
-    const fn skipped(self, skipped: &'static [&'static str]) -> Self {
-        Self { skipped, ..self }
     }
 }
 
