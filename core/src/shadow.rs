@@ -25,7 +25,7 @@ use crate::sync::{AtomicU8, Ordering, PublishSlice};
 /// The octaves of the classes' sizes: 8, 16, 32, …, 32768; and three more, so that no index is out of bounds.
 const OCTAVES: usize = SizeClass::COUNT / 4;
 /// The octaves that there are classes of.
-const USED: usize = 13;
+const USED: usize = SizeClass::MAX_BYTES.ilog2() as usize - 2;
 /// log2 of the first.
 const FIRST_LOG2: u32 = 3;
 

@@ -51,8 +51,12 @@ struct Objects {
 impl Objects {
     /// A heap from which objects of `bytes` are requested.
     fn new(bytes: usize) -> Arc<Self> {
-        let layout = Layout::from_size_align(bytes, 8).unwrap();
-        let machine = Machine::<Slabs>::new(0, FRAMES, 1);
+        Self::over(Machine::<Slabs>::new(0, FRAMES, 1), Layout::from_size_align(bytes, 8).unwrap())
+    }
+
+    /// Apart from the making of the machine: the stack of a model's thread does not have room for both.
+    #[inline(never)]
+    fn over(machine: Arc<Machine<Slabs>>, layout: Layout) -> Arc<Self> {
         // SAFETY: the machine stays where it is, and goes after the heap, whose threads have ended by then.
         let frames = unsafe { &*ptr::from_ref(&machine.frames) };
         let heap = Heap::new(frames);
