@@ -129,17 +129,24 @@ mod tests {
     use super::*;
     use crate::testing::bytes;
 
+    /// Bytes of a span, and the classes of which it has room for several objects.
+    const SPAN_BYTES: usize = if cfg!(miri) { 2 << 10 } else { 128 << 10 };
+
+    fn classes() -> impl Iterator<Item = SizeClass> {
+        SizeClass::all().filter(|class| 4 * class.bytes() <= SPAN_BYTES && (!cfg!(miri) || class.index() % 5 == 0))
+    }
+
     #[test]
     fn an_object_is_known_by_its_class_and_its_start_alone() {
-        let span_bytes = 128 << 10;
+        let span_bytes = SPAN_BYTES;
         let needed = Shadow::plan(Plan::new(), span_bytes).bytes();
         let shadow = Shadow::empty();
         shadow.init(span_bytes, &mut Carver::new(bytes(needed), needed).unwrap());
-        for class in SizeClass::all().filter(|class| !cfg!(miri) || class.index() % 9 == 0) {
+        for class in classes() {
             let offset = 3 * class.bytes();
             shadow.lend(class, offset);
-            for other in SizeClass::all() {
-                for near in offset.saturating_sub(64)..(offset + 64).min(span_bytes) {
+            for other in classes() {
+                for near in offset.saturating_sub(16)..(offset + 17).min(span_bytes) {
                     assert_eq!(shadow.is_lent(other, near), other == class && near == offset, "{near} {other:?}");
                 }
             }
@@ -149,9 +156,9 @@ mod tests {
 
     #[test]
     fn neighbours_have_bytes_of_their_own() {
-        let span_bytes = 128 << 10;
+        let span_bytes = SPAN_BYTES;
         let needed = Shadow::plan(Plan::new(), span_bytes).bytes();
-        for class in SizeClass::all().filter(|class| !cfg!(miri) || class.index() % 9 == 0) {
+        for class in classes() {
             let shadow = Shadow::empty();
             shadow.init(span_bytes, &mut Carver::new(bytes(needed), needed).unwrap());
             let slots = span_bytes / class.bytes();

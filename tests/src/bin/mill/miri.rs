@@ -17,9 +17,19 @@ const CONCURRENT: &str = "concurrent";
 /// Miri is some hundred times slower than the machine, so property tests keep to a few cases.
 const CASES: usize = 4;
 
-/// What the short form leaves to the long one: layers over memory that is real, byte by byte, where a test takes minutes.
-/// Their parts (slabs, shadows, stacks, classes) are in both.
-const LONG: &[&str] = &["global::", "heap::", "large::", "object::", "reclaim::", "tiny"];
+/// What the short form leaves to the long one: the heap's layers, of which a test takes minutes.
+const LONG: &[&str] = &[
+    "global::",
+    "heap::",
+    "large::",
+    "object::",
+    "reclaim::",
+    "shadow::",
+    "size_class::",
+    "slab::",
+    "stacks::",
+    "tiny",
+];
 
 pub(crate) fn run(words: &[String]) -> Outcome {
     if let Some(word) = words.iter().find(|word| word.starts_with('-')) {
