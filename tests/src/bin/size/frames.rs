@@ -54,8 +54,9 @@ mod kernel {
     // SAFETY: no other symbol has this name, which is where the linker has the program start.
     #[unsafe(no_mangle)]
     extern "C" fn _start() -> ! {
+        let bytes = &raw mut METADATA;
         // SAFETY: the program starts once, and nothing else uses the bytes.
-        let metadata = Metadata::new(unsafe { &mut *(&raw mut METADATA) });
+        let metadata = Metadata::new(unsafe { &mut *bytes });
         if let Ok((base, memory)) = metadata.split_at(BASE_BYTES)
             && FRAMES.init(MEMORY, 1, 1, base).is_ok()
             && FRAMES.add_memory(NodeId::ZERO, ZoneKind::Normal, MEMORY, &[], memory).is_ok()

@@ -59,8 +59,9 @@ mod kernel {
     // SAFETY: no other symbol has this name, which is where the linker has the program start.
     #[unsafe(no_mangle)]
     extern "C" fn _start() -> ! {
+        let bytes = &raw mut METADATA;
         // SAFETY: the program starts once, and nothing else uses the bytes.
-        let metadata = Metadata::new(unsafe { &mut *(&raw mut METADATA) });
+        let metadata = Metadata::new(unsafe { &mut *bytes });
         if let Ok((base, rest)) = metadata.split_at(BASE_BYTES)
             && let Ok((memory, heap)) = rest.split_at(MEMORY_BYTES)
             && FRAMES.init(MEMORY, 1, 1, base).is_ok()
