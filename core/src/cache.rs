@@ -89,23 +89,35 @@ pub(crate) struct Cache<'m, P: Platform> {
     queue: Chain<'m, Slab<'m>>,
     /// Slots ever taken from its slabs. Written under the lock.
     taken: AtomicU64,
-    /// Slabs as a look without the lock sees them.
+    /// Slabs, and those listed as empty, as a look without the lock sees them.
     slabs: AtomicU32,
+    empty: AtomicU32,
 }
 
 impl<'m, P: Platform> Cache<'m, P> {
     const_fn! {
         pub(crate) const fn new() -> Self {
             let lists = Lists { partial: List::new(), empty: List::new(), slabs: 0 };
-            Self { lists: Lock::new(lists), queue: Chain::new(), taken: AtomicU64::new(0), slabs: AtomicU32::new(0) }
+            Self {
+                lists: Lock::new(lists),
+                queue: Chain::new(),
+                taken: AtomicU64::new(0),
+                slabs: AtomicU32::new(0),
+                empty: AtomicU32::new(0),
+            }
         }
     }
 
     fn with<R>(&self, access: Access<'_, P>, work: impl FnOnce(&mut Lists<'m>) -> R) -> Result<R, Busy> {
-        match access {
-            Access::Wait(pinned) => Ok(work(&mut self.lists.lock(pinned))),
-            Access::Try => self.lists.try_lock().map(|mut lists| work(&mut lists)).ok_or(Busy),
-        }
+        let mut lists = match access {
+            Access::Wait(pinned) => self.lists.lock(pinned),
+            Access::Try => self.lists.try_lock().ok_or(Busy)?,
+        };
+        let done = work(&mut lists);
+        // Relaxed, here and below: written under the lock, and a look without it is a guess.
+        self.slabs.store(lists.slabs as u32, Ordering::Relaxed);
+        self.empty.store(lists.empty.len as u32, Ordering::Relaxed);
+        Ok(done)
     }
 
     /// Its locks.
@@ -125,7 +137,7 @@ impl<'m, P: Platform> Cache<'m, P> {
                 taken += count;
                 lists.list(slab, if more { Listed::Partial } else { Listed::Nowhere });
             }
-            // Relaxed, and no read-modify-write: written under the lock.
+            // No read-modify-write: written under the lock.
             self.taken.store(self.taken.load(Ordering::Relaxed) + taken as u64, Ordering::Relaxed);
             taken
         })
@@ -144,7 +156,6 @@ impl<'m, P: Platform> Cache<'m, P> {
     pub(crate) fn add(&self, access: Access<'_, P>, slab: &'m Slab<'m>) -> Result<(), Busy> {
         self.with(access, |lists| {
             lists.slabs += 1;
-            self.slabs.store(lists.slabs as u32, Ordering::Relaxed);
             lists.list(slab, Listed::Empty);
         })
     }
@@ -157,7 +168,6 @@ impl<'m, P: Platform> Cache<'m, P> {
             let slab = idle.filter(|_| lists.empty.len > keep)?;
             lists.list(slab, Listed::Nowhere);
             lists.slabs -= 1;
-            self.slabs.store(lists.slabs as u32, Ordering::Relaxed);
             Some(slab)
         })
     }
@@ -167,10 +177,10 @@ impl<'m, P: Platform> Cache<'m, P> {
         self.slabs.load(Ordering::Relaxed) as usize
     }
 
-    /// Whether a look at the queue is worth while: some slab has become empty or has slots again.
+    /// Whether there may be more than `keep` empty slabs: there are, or some slab has become empty or has slots again.
     #[inline]
-    pub(crate) fn has_queued(&self) -> bool {
-        !self.queue.is_empty()
+    pub(crate) fn may_release(&self, keep: usize) -> bool {
+        !self.queue.is_empty() || self.empty.load(Ordering::Relaxed) as usize > keep
     }
 
     /// Lists the slabs that frees have queued where they belong now.

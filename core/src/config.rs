@@ -32,6 +32,8 @@ pub trait Config: 'static {
     const DEPOT_BYTES: usize = 64 << 10;
     /// The most objects of one class that a shard of the depot holds.
     const DEPOT_ROUNDS: usize = 512;
+    /// With so many bytes of objects in a shard of the depot, it takes in no more than two batches of each class.
+    const DEPOT_TOTAL_BYTES: usize = 512 << 10;
     /// Freed large blocks that are kept for the next request of their size, in bytes.
     const LARGE_CACHE_BYTES: usize = 4 << 20;
     /// Whether the machine may have more than one node. If not, a free of an object need not look which node it is on.

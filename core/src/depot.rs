@@ -16,7 +16,7 @@ use crate::carve::{Carver, Plan};
 use crate::config::Config;
 use crate::platform::{Pinned, Platform};
 use crate::size_class::SizeClass;
-use crate::sync::{AtomicU32, Lock, Ordering, PublishSlice, mutant};
+use crate::sync::{AtomicU32, AtomicUsize, Lock, Ordering, PublishSlice, const_fn, mutant};
 
 /// The most shards of a node: more would hold more idle memory than they save waiting.
 pub(crate) const MAX_SHARDS: usize = 8;
@@ -50,6 +50,14 @@ struct Stack<'m> {
     len: usize,
 }
 
+/// What one shard holds of all classes.
+#[repr(align(128))]
+struct Load {
+    bytes: AtomicUsize,
+    /// With so much, a class has two batches at most.
+    enough_bytes: usize,
+}
+
 /// One class in one shard.
 struct Bin<'m, P: Platform> {
     stack: Lock<P, Stack<'m>>,
@@ -60,20 +68,23 @@ struct Bin<'m, P: Platform> {
 /// The depot of one node.
 pub(crate) struct Depot<'m, P: Platform> {
     bins: PublishSlice<'m, Bin<'m, P>>,
+    loads: PublishSlice<'m, Load>,
 }
 
 impl<'m, P: Platform> Depot<'m, P> {
     pub(crate) const fn empty() -> Self {
-        Self { bins: PublishSlice::empty() }
+        Self { bins: PublishSlice::empty(), loads: PublishSlice::empty() }
     }
 
     /// What a node with so many shards needs.
     pub(crate) const fn plan<C: Config>(plan: Plan, shards: usize) -> Plan {
-        plan.and::<Bin<'static, P>>(shards * SizeClass::COUNT).and::<usize>(shards * rounds::<C>())
+        let plan = plan.and::<Bin<'static, P>>(shards * SizeClass::COUNT);
+        plan.and::<Load>(shards).and::<usize>(shards * rounds::<C>())
     }
 
     /// Gives the depot its shards.
     pub(crate) fn init<C: Config>(&self, shards: usize, carver: &mut Carver<'m>) {
+        let loads = carver.slice(shards, |_| Load::new(C::DEPOT_TOTAL_BYTES));
         let mut rest = carver.zeros_mut::<usize>(shards * rounds::<C>());
         let bins = carver.slice(shards * SizeClass::COUNT, |index| {
             let capacity = SizeClass::new(index % SizeClass::COUNT).map_or(0, capacity::<C>);
@@ -81,6 +92,7 @@ impl<'m, P: Platform> Depot<'m, P> {
             Bin { stack: Lock::new(Stack { rounds, len: 0 }), len: AtomicU32::new(0) }
         });
         if !bins.is_empty() {
+            self.loads.set(loads);
             self.bins.set(bins);
         }
     }
@@ -93,22 +105,30 @@ impl<'m, P: Platform> Depot<'m, P> {
         self.bins.slice().get(shard * SizeClass::COUNT + class.index())
     }
 
+    /// Takes rounds out of one shard, without waiting if the access says so.
+    fn take_from(&self, shard: usize, access: Access<'_, P>, class: SizeClass, out: &mut [usize]) -> usize {
+        let Some(bin) = self.bin(shard, class) else { return 0 };
+        // Relaxed: a look that saves a lock; who just misses a batch goes to the slabs.
+        if bin.len.load(Ordering::Relaxed) == 0 {
+            return 0;
+        }
+        let taken = bin.take(access, out).unwrap_or(0);
+        if let Some(load) = self.loads.slice().get(shard) {
+            load.bytes.fetch_sub(taken * class.bytes(), Ordering::Relaxed);
+        }
+        taken
+    }
+
     /// Takes up to `out.len()` rounds of a class, from the CPU's own shard first; answers how many.
     pub(crate) fn take(&self, pinned: &Pinned<P>, cpu: usize, class: SizeClass, out: &mut [usize]) -> usize {
         let shards = self.shards();
-        for step in 0..shards {
-            let Some(bin) = self.bin((cpu + step) % shards, class) else { continue };
-            // Relaxed: a look that saves a lock; who just misses a batch goes to the slabs.
-            if bin.len.load(Ordering::Relaxed) == 0 {
-                continue;
-            }
-            let access = if step == 0 { Access::Wait(pinned) } else { Access::Try };
-            match bin.take(access, out) {
-                Ok(0) | Err(Busy) => {}
-                Ok(taken) => return taken,
-            }
+        let own = (shards > 0).then(|| self.take_from(cpu % shards, Access::Wait(pinned), class, out));
+        match own {
+            Some(0) => {}
+            _ => return own.unwrap_or(0),
         }
-        0
+        let others = (1..shards).map(|step| self.take_from((cpu + step) % shards, Access::Try, class, out));
+        others.into_iter().find(|&taken| taken > 0).unwrap_or(0)
     }
 
     /// Puts a batch in; answers how many rounds of its beginning found room.
@@ -117,21 +137,19 @@ impl<'m, P: Platform> Depot<'m, P> {
         if shards == 0 {
             return 0;
         }
-        let Some(bin) = self.bin(cpu % shards, class) else { return 0 };
-        bin.put(pinned, batch)
+        let shard = cpu % shards;
+        let (Some(bin), Some(load)) = (self.bin(shard, class), self.loads.slice().get(shard)) else { return 0 };
+        // Relaxed, here and where it is counted: a bound that may be missed by a batch a CPU.
+        let enough = load.bytes.load(Ordering::Relaxed) >= load.enough_bytes;
+        let kept = bin.put(pinned, batch, if enough { class.stack_capacity() } else { usize::MAX });
+        load.bytes.fetch_add(kept * class.bytes(), Ordering::Relaxed);
+        kept
     }
 
     /// Takes up to `out.len()` rounds of a class out of any shard, to give them back.
     pub(crate) fn drain(&self, access: Access<'_, P>, class: SizeClass, out: &mut [usize]) -> usize {
-        for shard in 0..self.shards() {
-            if let Some(bin) = self.bin(shard, class)
-                && bin.len.load(Ordering::Relaxed) != 0
-                && let Ok(taken @ 1..) = bin.take(access, out)
-            {
-                return taken;
-            }
-        }
-        0
+        let mut shards = 0..self.shards();
+        shards.find_map(|shard| Some(self.take_from(shard, access, class, out)).filter(|&taken| taken > 0)).unwrap_or(0)
     }
 
     /// Its locks.
@@ -144,6 +162,14 @@ impl<'m, P: Platform> Depot<'m, P> {
     pub(crate) fn len(&self, class: SizeClass) -> usize {
         let bins = (0..self.shards()).filter_map(|shard| self.bin(shard, class));
         bins.map(|bin| bin.len.load(Ordering::Relaxed) as usize).sum()
+    }
+}
+
+impl Load {
+    const_fn! {
+        const fn new(enough_bytes: usize) -> Self {
+            Self { bytes: AtomicUsize::new(0), enough_bytes }
+        }
     }
 }
 
@@ -164,10 +190,11 @@ impl<P: Platform> Bin<'_, P> {
         Ok(count)
     }
 
-    fn put(&self, pinned: &Pinned<P>, batch: &[usize]) -> usize {
+    /// Puts in what there is room for, but no more than `most` then lie there.
+    fn put(&self, pinned: &Pinned<P>, batch: &[usize], most: usize) -> usize {
         let mut stack = self.stack.lock(pinned);
         let len = stack.len;
-        let count = batch.len().min(stack.rounds.len() - len);
+        let count = batch.len().min(stack.rounds.len().min(most).saturating_sub(len));
         stack.rounds[len..len + count].copy_from_slice(&batch[..count]);
         stack.len = len + count;
         self.len.store(stack.len as u32, Ordering::Relaxed);

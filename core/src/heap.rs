@@ -213,10 +213,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     pub(crate) fn put_pooled(&self, class: SizeClass, address: usize) -> bool {
         let Some((pool, mut pinned)) = self.my_pool() else { return false };
         let Some(room) = pool.room(&mut pinned, class) else { return false };
-        if !self.is_local(pool, address) {
-            return false;
-        }
-        let right = if C::CHECKED { self.unmark(class, address) } else { self.is_inside(address) };
+        let right = self.accept(pool, class, address);
         if right {
             room.put(address);
         }
@@ -240,6 +237,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     pub(crate) fn take_pooled(&self, class: SizeClass) -> Option<usize> {
         let (pool, mut pinned) = self.my_pool()?;
         let address = pool.take(&mut pinned, class)?;
+        P::prefetch(pool.stacks.peek(class));
         drop(pinned);
         self.mark(class, address);
         Some(address)
@@ -259,12 +257,6 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     #[inline(always)]
     fn is_inside(&self, address: usize) -> bool {
         address.wrapping_sub(self.window.base()) < self.span_bytes.load(Ordering::Relaxed)
-    }
-
-    /// Whether an object may go to this pool: it is on the pool's node, as a pool holds nothing else.
-    #[inline(always)]
-    fn is_local(&self, pool: &ObjectPool, address: usize) -> bool {
-        !C::NUMA || self.slab_of(address).is_some_and(|slab| slab.node() == pool.node())
     }
 
     /// The slab that an address is in.

@@ -309,8 +309,9 @@ impl<'m, T, P: Platform, C: Config> ObjectCache<'m, T, P, C> {
     /// Releases what frees have left, if it is more than the cache keeps.
     #[inline]
     fn tidy(&self) {
-        if self.slabs.has_queued() && P::context() == Context::Task {
-            self.release(self.slabs.options.keep_slabs());
+        let keep = self.slabs.options.keep_slabs();
+        if self.slabs.may_release(keep) && P::context() == Context::Task {
+            self.release(keep);
         }
     }
 

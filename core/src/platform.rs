@@ -90,6 +90,14 @@ pub unsafe trait Platform: Sized + 'static {
     /// allowed; idle frames then stay where they are until their CPU next runs a slow path.
     fn kick() {}
 
+    /// Tells the CPU that the memory at `address` is soon to be written, as the next object to be lent is. Nothing lends
+    /// it yet, and there may be no such memory at all. Worth it where objects mostly lie in no cache: an allocator whose
+    /// free lists are in the objects does as much by the way.
+    #[inline(always)]
+    fn prefetch(address: usize) {
+        let _ = address;
+    }
+
     /// Pins the caller to its CPU.
     #[inline(always)]
     fn pin() -> Option<Pinned<Self>> {

@@ -8,16 +8,28 @@
 //!              └──────┴─────┴───────────┘  refill and spill: a batch from or to the depot, else the slabs
 //! ```
 //!
-//! How much a stack may hold follows what happens: a refill doubles it, spills without a refill in between make it less.
-//! A CPU that takes keeps much at hand, one that only gives back soon holds next to nothing.
+//! How much a stack may hold follows what happens: a refill doubles it. A CPU that takes keeps much at hand. A stack that
+//! spills several times without a refill in between is a *stream* of frees: all of it goes at each spill, and all streams
+//! of a CPU together hold no more than [`STREAM_BYTES`], so that one that only gives back holds little when it stops.
+
+mod outbox;
+
+pub(crate) use outbox::{Outbox, PARCEL};
 
 use crate::id::NodeId;
 use crate::platform::{Desk, Head, Pinned, Platform};
 use crate::size_class::SizeClass;
+use crate::slab::NODE_SHIFT;
 use crate::sync::{AtomicU32, HeadFirst, Ordering, OwnCell, OwnerU32, Room, Stacks, const_fn};
 
-/// Spills in a row after which a CPU counts as one that only frees.
-const SPILLS_OF_HALF: u32 = 4;
+/// The spill without a refill before it by which a stack becomes a stream.
+const NEW_STREAM: u32 = 5;
+
+/// How often streams spill, each of them, until it is seen afresh which stacks are any.
+const STREAM_SPILLS: u32 = 64;
+
+/// What all streams of a CPU may hold together, in bytes of objects.
+const STREAM_BYTES: usize = 32 << 10;
 
 /// The fewest rounds that a refill brings: an eighth of a batch.
 const fn least(class: SizeClass) -> usize {
@@ -29,12 +41,17 @@ const fn least(class: SizeClass) -> usize {
 pub(crate) struct ObjectPool {
     head: Head,
     pub(crate) stacks: Stacks,
-    /// The node of its CPU.
-    node: AtomicU32,
+    /// The node of its CPU, as [`Slab::is_of_on`](crate::slab::Slab::is_of_on) wants it.
+    home: AtomicU32,
+    /// Objects of other nodes on their way home.
+    pub(crate) outbox: Outbox,
     /// The drain request that was honoured last.
     drained: OwnerU32,
     /// Spills of each class since its last refill.
     spills: [OwnerU32; SizeClass::COUNT],
+    /// How many stacks are streams, and how often they have spilled since it was seen afresh which are.
+    streams: OwnerU32,
+    stream_spills: OwnerU32,
 }
 
 #[allow(unsafe_code, reason = "a statement about the layout above, which `sync` relies on")]
@@ -53,24 +70,33 @@ impl ObjectPool {
             Self {
                 head: Head { owner: OwnCell::new(0) },
                 stacks: Stacks::new(),
-                node: AtomicU32::new(0),
+                home: AtomicU32::new(0),
+                outbox: Outbox::new(),
                 drained: OwnerU32::new(0),
                 #[cfg(not(loom))]
                 spills: [const { OwnerU32::new(0) }; SizeClass::COUNT],
                 #[cfg(loom)]
                 spills: core::array::from_fn(|_| OwnerU32::new(0)),
+                streams: OwnerU32::new(0),
+                stream_spills: OwnerU32::new(0),
             }
         }
     }
 
     /// The node of its CPU.
     pub(crate) fn node(&self) -> NodeId {
-        NodeId::new(self.node.load(Ordering::Relaxed)).unwrap_or_default()
+        NodeId::new(self.home() >> NODE_SHIFT).unwrap_or_default()
+    }
+
+    /// The node of its CPU, as the slabs know it.
+    #[inline(always)]
+    pub(crate) fn home(&self) -> u32 {
+        self.home.load(Ordering::Relaxed)
     }
 
     /// Moves its CPU to a node.
     pub(crate) fn set_node(&self, node: NodeId) {
-        self.node.store(node.index() as u32, Ordering::Relaxed);
+        self.home.store((node.index() as u32) << NODE_SHIFT, Ordering::Relaxed);
     }
 
     /// An object at hand.
@@ -94,38 +120,74 @@ impl ObjectPool {
     /// How many rounds a refill should bring, now that the stack has been found empty: half of what it may hold from
     /// now on, which is twice as much as before.
     pub(crate) fn refill_count<P: Platform>(&self, _pinned: &mut Pinned<P>, class: SizeClass) -> usize {
+        self.end_stream(class);
         let limit = (self.stacks.limit(class) * 2).clamp(2 * least(class), class.stack_capacity());
         self.stacks.set_limit(class, limit);
-        self.spills[class.index()].set(0);
         limit / 2
     }
 
     /// How many rounds should go, now that the stack has been found full.
     ///
-    /// Half of them at first: the other half is for the next requests. All of them once there have been several spills
-    /// with no refill in between, and then the stack may hold less and less: who only frees keeps nothing. A stack that
-    /// has never been filled gets its first limit instead, and nothing goes.
+    /// Half of them at first: the other half is for the next requests. All of them if it is a stream. A stack that has
+    /// never been filled gets its first limit instead, and nothing goes.
     pub(crate) fn spill_count<P: Platform>(&self, _pinned: &mut Pinned<P>, class: SizeClass) -> usize {
-        let spills = self.spills[class.index()].get();
-        self.spills[class.index()].set(spills.saturating_add(1));
+        let spills = &self.spills[class.index()];
+        spills.set(spills.get().saturating_add(1));
         let len = self.stacks.len(class);
-        match spills {
-            _ if self.stacks.limit(class) == 0 => 0,
-            0..SPILLS_OF_HALF => len.div_ceil(2),
-            _ => len,
+        match self.stacks.limit(class) {
+            0 => 0,
+            _ if self.is_stream(class) => len,
+            _ => len.div_ceil(2),
         }
     }
 
-    /// Sets what a stack that has just spilled may hold.
-    pub(crate) fn shrink<P: Platform>(&self, _pinned: &mut Pinned<P>, class: SizeClass) {
-        let limit = self.stacks.limit(class);
-        let limit = match self.spills[class.index()].get() {
-            _ if limit == 0 => 2 * least(class),
-            0..=SPILLS_OF_HALF => limit,
-            // 64 rounds a spill, then 32, 16, 8.
-            spills => (class.batch() >> (spills / SPILLS_OF_HALF).ilog2().min(3)).max(least(class)),
-        };
-        self.stacks.set_limit(class, limit);
+    /// Sets what a stack that has just spilled may hold; streams have equal shares. Answers whether all streams should be
+    /// [ended](Self::next_stream), so that those that flow no more have no share.
+    pub(crate) fn set_limit<P: Platform>(&self, _pinned: &mut Pinned<P>, class: SizeClass) -> bool {
+        if self.stacks.limit(class) == 0 {
+            self.stacks.set_limit(class, 2 * least(class));
+        }
+        if !self.is_stream(class) {
+            return false;
+        }
+        if self.spills[class.index()].get() == NEW_STREAM {
+            self.streams.set(self.streams.get() + 1);
+        }
+        let streams = self.streams.get();
+        let share = STREAM_BYTES / streams as usize / class.bytes();
+        self.stacks.set_limit(class, share.max(least(class)));
+        let spills = self.stream_spills.get() + 1;
+        self.stream_spills.set(if spills > streams * STREAM_SPILLS { 0 } else { spills });
+        spills > streams * STREAM_SPILLS
+    }
+
+    /// A stack that is a stream, and is none any more: what it holds is to go.
+    pub(crate) fn next_stream<P: Platform>(&self, _pinned: &mut Pinned<P>) -> Option<SizeClass> {
+        let class = SizeClass::all().find(|&class| self.is_stream(class))?;
+        self.end_stream(class);
+        Some(class)
+    }
+
+    /// Lets a stack that has been emptied hold nothing until it is used again.
+    pub(crate) fn close<P: Platform>(&self, _pinned: &mut Pinned<P>, class: SizeClass) {
+        self.end_stream(class);
+        self.stacks.set_limit(class, 0);
+    }
+
+    fn is_stream(&self, class: SizeClass) -> bool {
+        self.spills[class.index()].get() >= NEW_STREAM
+    }
+
+    fn end_stream(&self, class: SizeClass) {
+        if self.is_stream(class) {
+            self.streams.set(self.streams.get() - 1);
+        }
+        self.spills[class.index()].set(0);
+    }
+
+    /// Takes the objects of other nodes out that wait to go home.
+    pub(crate) fn take_posted<P: Platform>(&self, _pinned: &mut Pinned<P>, out: &mut [usize; PARCEL]) -> usize {
+        self.outbox.take(out)
     }
 
     /// Whether somebody has asked for a drain since the last.

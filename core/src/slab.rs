@@ -123,6 +123,9 @@ pub(crate) enum Contents {
     },
 }
 
+/// Where the node stands in a slab's kind.
+pub(crate) const NODE_SHIFT: u32 = 8;
+
 /// Class of a slab that has none.
 const NO_CLASS: u32 = 0xff;
 const _: () = assert!(SizeClass::COUNT < NO_CLASS as usize);
@@ -200,7 +203,7 @@ impl<'m> Slab<'m> {
             Contents::Objects { owner, slot_bytes } => (NO_CLASS, owner, slot_bytes),
         };
         self.start.store(start, Ordering::Relaxed);
-        self.kind.store(class | (node.index() as u32) << 8, Ordering::Relaxed);
+        self.kind.store(class | (node.index() as u32) << NODE_SHIFT, Ordering::Relaxed);
         self.owner.store(owner, Ordering::Relaxed);
         self.slot_bytes.store(slot_bytes, Ordering::Relaxed);
         self.state.store(0, Ordering::Relaxed);
@@ -209,6 +212,8 @@ impl<'m> Slab<'m> {
             let here = slots.saturating_sub(word * WORD_SLOTS).min(WORD_SLOTS);
             bits.store(low_bits(here), Ordering::Relaxed);
         }
+        // What was here before may have left some, if two frees of one object passed at the same moment.
+        self.marks.iter().take(slots as usize).for_each(|mark| mark.store(0, Ordering::Relaxed));
     }
 
     /// Describes nothing from now on.
@@ -229,6 +234,13 @@ impl<'m> Slab<'m> {
         self.kind.load(Ordering::Relaxed) as u8 == class.index() as u8
     }
 
+    /// Whether its slots are of this class and its memory is on the node that a pool has as [its
+    /// home](crate::pool::ObjectPool::home).
+    #[inline(always)]
+    pub(crate) fn is_of_on(&self, class: SizeClass, home: u32) -> bool {
+        self.kind.load(Ordering::Relaxed) == home | class.index() as u32
+    }
+
     /// Whether it is for the object cache of this number.
     pub(crate) fn is_owned_by(&self, owner: u32) -> bool {
         owner != 0 && self.owner.load(Ordering::Relaxed) == owner
@@ -241,7 +253,7 @@ impl<'m> Slab<'m> {
 
     /// The node that its memory is on.
     pub(crate) fn node(&self) -> NodeId {
-        NodeId::new(self.kind.load(Ordering::Relaxed) >> 8 & 0xff).unwrap_or_default()
+        NodeId::new(self.kind.load(Ordering::Relaxed) >> NODE_SHIFT & 0xff).unwrap_or_default()
     }
 
     /// How many slots it has.

@@ -117,8 +117,35 @@ pub(crate) fn heap<C: Config>(count: usize, cpus: usize) -> &'static Heap<'stati
 
 /// As [`heap`], with frame 0 so many bytes after a multiple of 16 MiB.
 pub(crate) fn heap_at<C: Config>(count: usize, cpus: usize, skew: usize) -> &'static Heap<'static, Sim, C> {
-    let memory = span(0, count);
-    let frames: &'static Frames<'static, Sim, C> = keep(machine(memory, cpus));
+    heap_over(keep(machine(span(0, count), cpus)), span(0, count), cpus, 1, skew)
+}
+
+/// A heap over two nodes of `count` frames each; every second CPU is on the second.
+pub(crate) fn heap_of_two_nodes<C: Config>(count: usize, cpus: u32) -> &'static Heap<'static, Sim, C> {
+    let memory = span(0, 2 * count);
+    let frames = Frames::<Sim, C>::new();
+    let base = bytes(Frames::<Sim, C>::base_metadata_size(memory, cpus as usize, 2));
+    frames.init(memory, cpus as usize, 2, base).unwrap();
+    for node in 0..2 {
+        add(&frames, NodeId::new(node).unwrap(), ZoneKind::Normal, span(node as usize * count, count), &[]);
+    }
+    let heap = heap_over(keep(frames), memory, cpus as usize, 2, 0);
+    for cpu in 0..cpus {
+        let node = NodeId::new(cpu % 2).unwrap();
+        heap.frames().set_cpu_node(CpuId::new(cpu), node).unwrap();
+        heap.set_cpu_node(CpuId::new(cpu), node).unwrap();
+    }
+    heap
+}
+
+fn heap_over<C: Config>(
+    frames: &'static Frames<'static, Sim, C>,
+    memory: FrameSpan,
+    cpus: usize,
+    nodes: usize,
+    skew: usize,
+) -> &'static Heap<'static, Sim, C> {
+    let count = memory.count().get();
     let heap: &'static Heap<'static, Sim, C> = keep(Heap::new(frames));
     let layout = core::alloc::Layout::from_size_align(count * C::FRAME_BYTES + skew, 16 << 20).unwrap();
     let make = if C::FRESH_FRAMES_ARE_ZERO { std::alloc::alloc_zeroed } else { std::alloc::alloc };
@@ -127,9 +154,9 @@ pub(crate) fn heap_at<C: Config>(count: usize, cpus: usize, skew: usize) -> &'st
     let base = base.wrapping_add(skew);
     KEPT.lock().unwrap().push(Kept(core::ptr::slice_from_raw_parts_mut(base.cast(), 1)));
     let make = if cfg!(miri) { zeroes } else { bytes };
-    let metadata = make(Heap::<Sim, C>::metadata_size(memory, cpus, 1));
+    let metadata = make(Heap::<Sim, C>::metadata_size(memory, cpus, nodes));
     // SAFETY: the memory was made for this instance, and has room for all its frames.
-    unsafe { heap.init(base, memory, cpus, 1, metadata) }.unwrap();
+    unsafe { heap.init(base, memory, cpus, nodes, metadata) }.unwrap();
     heap
 }
 

@@ -50,8 +50,9 @@ impl<L: Config> Config for HostedLevel<L> {
     const FRESH_FRAMES_ARE_ZERO: bool = true;
     const LINEAR_SHADOW: bool = true;
     const KEEP_EMPTY_SLABS: usize = 16;
-    const DEPOT_BYTES: usize = 256 << 10;
-    const DEPOT_ROUNDS: usize = 1024;
+    const DEPOT_BYTES: usize = 1 << 20;
+    const DEPOT_ROUNDS: usize = 4096;
+    const DEPOT_TOTAL_BYTES: usize = 2 << 20;
 }
 
 mod sealed {

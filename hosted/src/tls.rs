@@ -156,6 +156,18 @@ unsafe impl Platform for Hosted {
         HERE.with(Here::release);
     }
 
+    #[inline(always)]
+    fn prefetch(address: usize) {
+        #[cfg(target_arch = "x86_64")]
+        {
+            use core::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+            // SAFETY: a hint, which does nothing to memory and never faults.
+            unsafe { _mm_prefetch::<_MM_HINT_ET0>(core::ptr::without_provenance(address)) };
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = address;
+    }
+
     const HAS_DESKS: bool = true;
 
     #[inline(always)]

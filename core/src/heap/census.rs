@@ -24,7 +24,7 @@ pub struct ClassCount {
     pub slots: usize,
     /// Slots that are free in their slabs.
     pub free: usize,
-    /// Objects in the pools of CPUs.
+    /// Objects in the pools of CPUs, and those that wait there to go home to another node.
     pub pooled: usize,
     /// Objects in depots.
     pub depot: usize,
@@ -122,9 +122,12 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
             count.slots += slab.slots() as usize;
             count.free += slab.free_bits() as usize;
         }
+        let waiting = self.pools.all().iter().flat_map(|pool| pool.outbox.iter());
+        let classes = waiting.filter_map(|address| self.slab_of(address)?.class());
+        classes.for_each(|class| census.classes[class.index()].pooled += 1);
         for class in SizeClass::all() {
             let count = &mut census.classes[class.index()];
-            count.pooled = self.pools.all().iter().map(|pool| pool.stacks.len(class)).sum();
+            count.pooled += self.pools.all().iter().map(|pool| pool.stacks.len(class)).sum::<usize>();
             let depots = self.nodes().filter_map(|node| self.depot(node));
             count.depot = depots.map(|depot| depot.len(class)).sum();
         }

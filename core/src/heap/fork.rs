@@ -75,7 +75,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
 
     /// Objects in the pool of a CPU, whoever has it: what a copy has lost with a thread that it does not have.
     pub fn pooled_on(&self, cpu: CpuId) -> usize {
-        let pool = self.pools.all().get(cpu.index());
-        pool.map_or(0, |pool| SizeClass::all().map(|class| pool.stacks.len(class)).sum())
+        let Some(pool) = self.pools.all().get(cpu.index()) else { return 0 };
+        SizeClass::all().map(|class| pool.stacks.len(class)).sum::<usize>() + pool.outbox.iter().count()
     }
 }

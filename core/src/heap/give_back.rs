@@ -7,7 +7,7 @@ use crate::frame::{FrameCount, FrameRange, FrameSpan, Pfn};
 use crate::id::NodeId;
 use crate::order::{Block, Order};
 use crate::platform::{Pinned, Platform};
-use crate::pool::ObjectPool;
+use crate::pool::{ObjectPool, PARCEL};
 use crate::size_class::SizeClass;
 use crate::slab::{Shape, Slab, bit_of};
 use crate::sync::{MAX_BATCH, Ordering, mutant};
@@ -20,15 +20,52 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         self.poll();
         let mut late = Late::default();
         match self.slab_of(address).map(Slab::node) {
+            Some(node) if self.keep(class, address, node, &mut late) => {
+                self.release_empty(class, node, C::KEEP_EMPTY_SLABS);
+            }
+            Some(node) if C::NUMA && self.post(address, node, &mut late) => {}
             Some(node) => {
-                if !self.keep(class, address, node, &mut late) {
-                    self.put_back(class, &[address], &mut late);
-                }
+                self.put_back(class, &[address], &mut late);
                 self.release_empty(class, node, C::KEEP_EMPTY_SLABS);
             }
             None => self.late_fault(address, &mut late),
         }
         self.tell(late);
+    }
+
+    /// Leaves an object of another node where it waits for company on its way home; `false` if this CPU has no such
+    /// place.
+    fn post(&self, address: usize, node: NodeId, late: &mut Late) -> bool {
+        let mut parcel = [0; PARCEL];
+        let count = {
+            let Some(mut pinned) = P::pin() else { return false };
+            let Some(pool) = self.pools.mine(&pinned) else { return false };
+            if pool.node() == node {
+                return false;
+            }
+            if pool.outbox.put(address) {
+                return true;
+            }
+            let count = pool.take_posted(&mut pinned, &mut parcel);
+            pool.outbox.put(address);
+            count
+        };
+        self.send_home(&parcel[..count], late, |class, node| self.release_empty(class, node, C::KEEP_EMPTY_SLABS));
+        true
+    }
+
+    /// Gives objects of any class to their slabs, and calls `then` with each class and node that got some.
+    fn send_home(&self, objects: &[usize], late: &mut Late, then: impl Fn(SizeClass, NodeId)) {
+        let kind = |address: usize| self.slab_of(address).and_then(|slab| Some((slab.class()?, slab.node())));
+        for group in objects.chunk_by(|&one, &next| kind(one) == kind(next)) {
+            match kind(group[0]) {
+                Some((class, node)) => {
+                    self.put_back(class, group, late);
+                    then(class, node);
+                }
+                None => group.iter().for_each(|&address| self.late_fault(address, late)),
+            }
+        }
     }
 
     /// Keeps an object in this CPU's pool, making room if need be; `false` if it is not for this pool.
@@ -43,7 +80,13 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         }
         let count = pool.spill_count(&mut pinned, class);
         self.spill(&mut pinned, pool, class, count, late);
-        pool.shrink(&mut pinned, class);
+        if pool.set_limit(&mut pinned, class) {
+            while let Some(stream) = pool.next_stream(&mut pinned) {
+                self.spill(&mut pinned, pool, stream, usize::MAX, late);
+                pool.close(&mut pinned, stream);
+            }
+            pool.set_limit(&mut pinned, class);
+        }
         pool.put(&mut pinned, class, address)
     }
 
@@ -66,7 +109,6 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
 
     /// Gives everything that a pool holds to the slabs.
     fn empty_pool(&self, pinned: &mut Pinned<P>, pool: &ObjectPool, late: &mut Late) {
-        let _ = &pinned;
         for class in SizeClass::all() {
             let mut rounds = [0; MAX_BATCH];
             loop {
@@ -76,39 +118,40 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
                 }
                 self.put_back(class, &rounds[..taken], late);
             }
-            pool.stacks.set_limit(class, 0);
+            pool.close(pinned, class);
         }
+        let mut parcel = [0; PARCEL];
+        let count = pool.take_posted(pinned, &mut parcel);
+        // Whoever empties a pool looks for empty slabs of all classes afterwards.
+        self.send_home(&parcel[..count], late, |_, _| ());
     }
 
     /// Gives objects back to their slabs, with no lock: neighbours that follow one another go as one.
     fn put_back(&self, class: SizeClass, objects: &[usize], late: &mut Late) {
+        let shape = Shape::of::<C>(class);
         let mut run: Option<Run<'m>> = None;
         for &address in objects {
-            let found = self.slab_of(address).filter(|slab| slab.is_of(class));
-            let slot = found
-                .and_then(|slab| slab.slot_of(class, address))
-                .filter(|&slot| found.is_some_and(|slab| slot < slab.slots()));
-            let (Some(slab), Some(slot)) = (found, slot) else {
+            // Most lie in the slab of the one before, where only the slot is to be found.
+            let near = run.as_ref().map(|run| address.wrapping_sub(run.slab.start())).filter(|&at| at < shape.bytes);
+            if near.is_none() {
+                if let Some(run) = run.take() {
+                    self.end_run(class, run, late);
+                }
+                let found = self.slab_of(address).filter(|slab| slab.is_of(class));
+                run = found.map(|slab| Run { slab, word: 0, mask: 0, count: 0 });
+            }
+            let slot = run.as_ref().and_then(|run| run.slab.slot_of(class, address));
+            let (Some(run), Some(slot)) = (&mut run, slot.filter(|&slot| slot < shape.slots)) else {
                 self.late_fault(address, late);
                 continue;
             };
             let (word, bit) = bit_of(slot);
-            match &mut run {
-                Some(run) if core::ptr::eq(run.slab, slab) => {
-                    if run.word != word || run.mask & bit != 0 {
-                        self.put_word(run, late);
-                        run.word = word;
-                        run.mask = 0;
-                    }
-                    run.mask |= bit;
-                }
-                _ => {
-                    if let Some(run) = run.take() {
-                        self.end_run(class, run, late);
-                    }
-                    run = Some(Run { slab, word, mask: bit, count: 0 });
-                }
+            if run.word != word || run.mask & bit != 0 {
+                self.put_word(run, late);
+                run.word = word;
+                run.mask = 0;
             }
+            run.mask |= bit;
         }
         if let Some(run) = run {
             self.end_run(class, run, late);
@@ -118,6 +161,9 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     /// Sets the bits of a run's word.
     fn put_word(&self, run: &mut Run<'m>, late: &mut Late) {
         let mask = run.mask;
+        if mask == 0 {
+            return;
+        }
         let fresh = match run.slab.put(run.word, mask) {
             Ok(()) => mask,
             Err(twice) => {
@@ -161,7 +207,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     /// Gives the frames of empty slabs back, all but `keep` of them. Nothing is held.
     pub(super) fn release_empty(&self, class: SizeClass, node: NodeId, keep: usize) {
         let Some(cache) = self.cache(node, class) else { return };
-        if keep > 0 && !cache.has_queued() {
+        if !cache.may_release(keep) {
             return;
         }
         // As many as there were: others may make new ones for as long as this takes.

@@ -3,6 +3,7 @@
 use super::Heap;
 use crate::config::Config;
 use crate::platform::Platform;
+use crate::pool::ObjectPool;
 use crate::size_class::SizeClass;
 use crate::slab::{Shape, Slab, slot_around, slot_at};
 use crate::sync::{AtomicU8, Ordering};
@@ -48,12 +49,36 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         if C::LINEAR_SHADOW {
             return self.shadow.take_back(class, self.offset(address));
         }
-        let Some(mark) = self.mark_of(class, address) else { return false };
+        self.slab_of(address).is_some_and(|slab| slab.is_of(class) && Self::unmark_in(slab, class, address))
+    }
+
+    /// As [`unmark`](Self::unmark), for an address in a slab of the class where marks stand in the slabs.
+    #[inline(always)]
+    fn unmark_in(slab: &Slab<'m>, class: SizeClass, address: usize) -> bool {
+        let slot = slot_at(class, Self::offset_in_slab(class, address));
+        let Some(mark) = slot.and_then(|slot| slab.mark(slot)) else { return false };
         if mark.load(Ordering::Relaxed) != LENT {
             return false;
         }
         mark.store(0, Ordering::Relaxed);
         true
+    }
+
+    /// Whether an object may go to a CPU's pool: as far as the level tells, one of `class` that is on the CPU's node is
+    /// lent there. Its mark is off then. If not, nothing has happened.
+    #[inline(always)]
+    pub(crate) fn accept(&self, pool: &ObjectPool, class: SizeClass, address: usize) -> bool {
+        if C::NUMA {
+            // One comparison for class and node.
+            let Some(slab) = self.slab_of(address) else { return false };
+            return slab.is_of_on(class, pool.home())
+                && match (C::CHECKED, C::LINEAR_SHADOW) {
+                    (false, _) => true,
+                    (true, false) => Self::unmark_in(slab, class, address),
+                    (true, true) => self.shadow.take_back(class, self.offset(address)),
+                };
+        }
+        if C::CHECKED { self.unmark(class, address) } else { self.is_inside(address) }
     }
 
     /// The mark of the object of `class` that starts at `address`.

@@ -2,7 +2,7 @@ use std::collections::VecDeque;
 
 use super::*;
 use crate::config::Fast;
-use crate::testing::{Sim, heap};
+use crate::testing::{Sim, heap, heap_of_two_nodes};
 
 fn layout(size: usize, align: usize) -> Layout {
     Layout::from_size_align(size, align).unwrap()
@@ -131,4 +131,74 @@ fn exhaustion_is_an_error_and_recovers() {
         }
         comes_home(heap);
     }
+}
+
+fn on_cpu<R>(cpu: u32, work: impl FnOnce() -> R) -> R {
+    Sim::become_cpu(cpu);
+    let result = work();
+    Sim::become_cpu(0);
+    result
+}
+
+fn pooled<C: Config>(heap: &Heap<'static, Sim, C>) -> usize {
+    let census = heap.census();
+    SizeClass::all().map(|class| census.class(class).pooled).sum()
+}
+
+fn of_another_node<C: Config>() {
+    let heap = heap_of_two_nodes::<C>(4096, 2);
+    let (small, other) = (layout(64, 8), layout(200, 8));
+    let near: Vec<_> = (0..40).flat_map(|_| [small, other]).map(|l| (heap.alloc_address(l).unwrap(), l)).collect();
+    let far = on_cpu(1, || heap.alloc_address(small).unwrap());
+    let node = |address| heap.slab_of(address).unwrap().node().index();
+    assert!(near.iter().all(|&(address, _)| node(address) == 0) && node(far) == 1);
+    let before = pooled(heap);
+    on_cpu(1, || near[..9].iter().for_each(|&(address, layout)| heap.free_address(address, layout).unwrap()));
+    assert_eq!(pooled(heap), before + 9, "they wait for company");
+    let again = on_cpu(1, || heap.alloc_address(small).unwrap());
+    assert_eq!(node(again), 1, "what waits is not lent where it waits");
+    if C::CHECKED {
+        for cpu in [0, 1] {
+            let refused = on_cpu(cpu, || heap.free_address(near[3].0, near[3].1)).unwrap_err();
+            assert_eq!(refused.kind, BadFreeKind::NotLent);
+        }
+    }
+    heap.validate().unwrap();
+    on_cpu(1, || near[9..].iter().for_each(|&(address, layout)| heap.free_address(address, layout).unwrap()));
+    assert!(pooled(heap) < before + 80, "a parcel has gone home");
+    heap.validate().unwrap();
+    on_cpu(1, || [far, again].map(|address| heap.free_address(address, small).unwrap()));
+    on_cpu(1, || heap.drain_cpu());
+    comes_home(heap);
+}
+
+#[test]
+fn objects_of_another_node_go_home_in_parcels() {
+    of_another_node::<Checked>();
+    of_another_node::<Fast>();
+}
+
+#[test]
+fn who_only_frees_keeps_little() {
+    let heap = heap::<Checked>(if cfg!(miri) { 2048 } else { 8192 }, 2);
+    // Each fills a stack more than ten times over.
+    let layouts = [16, 48, 64, 128, 320, 1024].map(|bytes| layout(bytes, 8));
+    let rounds = if cfg!(miri) { 200 } else { 3000 };
+    let lent: Vec<_> = (0..rounds).flat_map(|_| layouts).map(|l| (heap.alloc_address(l).unwrap(), l)).collect();
+    on_cpu(1, || {
+        for &(address, layout) in &lent {
+            heap.free_address(address, layout).unwrap();
+        }
+        let held: usize = layouts
+            .iter()
+            .filter_map(|&layout| SizeClass::of(layout))
+            .map(|class| heap.pools.all()[1].stacks.len(class) * class.bytes())
+            .sum();
+        assert!(cfg!(miri) || held <= 40 << 10, "{held} bytes");
+        // It takes again, and keeps more at hand at once.
+        let again: Vec<_> = (0..500).map(|_| heap.alloc_address(layouts[2]).unwrap()).collect();
+        again.into_iter().for_each(|address| heap.free_address(address, layouts[2]).unwrap());
+        heap.drain_cpu();
+    });
+    comes_home(heap);
 }

@@ -115,10 +115,10 @@ impl<'m, P: Platform, C: Config> Slabs<'m, P, C> {
         }
     }
 
-    /// Whether frees have left slabs to be looked at.
+    /// Whether there may be more than `keep` empty slabs.
     #[inline]
-    pub(super) fn has_queued(&self) -> bool {
-        self.cache.has_queued()
+    pub(super) fn may_release(&self, keep: usize) -> bool {
+        self.cache.may_release(keep)
     }
 
     /// A new slab, for its slots to be filled.

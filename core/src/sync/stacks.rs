@@ -54,9 +54,10 @@ const BATCH: [u32; SizeClass::COUNT] = {
     batch
 };
 
-/// Where the rounds of each class begin, and where the last end: two batches each.
+/// Where the rounds of each class begin, and where the last end: two batches each. Before the first there is one that is
+/// never used, so that there is one below every round.
 const START: [u32; SizeClass::COUNT + 1] = {
-    let mut start = [0; SizeClass::COUNT + 1];
+    let mut start = [1; SizeClass::COUNT + 1];
     let mut class = 0;
     while class < SizeClass::COUNT {
         start[class + 1] = start[class] + 2 * BATCH[class];
@@ -158,6 +159,14 @@ impl Stacks {
         let round = unsafe { self.round(class, last) }.get();
         len.set(last);
         Some(round)
+    }
+
+    /// The round that is now on top; if there is none, some other word.
+    #[inline(always)]
+    pub(crate) fn peek(&self, class: SizeClass) -> usize {
+        let len = self.fill(class).len.get() as usize;
+        // SAFETY: `len` is at most the capacity, so this is before the end, and `start` is not 0.
+        unsafe { self.rounds.get_unchecked(class.start() + len - 1) }.get()
     }
 
     /// Puts a round in, unless the stack holds as many as it may.
