@@ -33,10 +33,10 @@ pagemill_bare::kernel! {
     use pagemill_bare::{physical, println};
 
     /// The most instructions that a pair of order 0 at `Fast` may take. The aim is 30.
-    const PAIR_LIMIT: u64 = 36;
+    const PAIR_LIMIT: u64 = 34;
     /// The most instructions that an object of 64 bytes, lent and freed, may take: at `Fast`, at `Checked`. The aims are
     /// 45 and 80.
-    const OBJECT_LIMITS: [u64; 2] = [60, 102];
+    const OBJECT_LIMITS: [u64; 2] = [48, 80];
     const SAMPLES: usize = 1000;
     /// Frames of one run of allocations: long enough for many refills.
     const RUN: usize = 4096;

@@ -146,7 +146,7 @@ impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
             return None;
         }
         let (pool, mut pinned) =
-            if P::HAS_DESKS { self.pools.at_desk::<{ Desk::FRAMES }, P>()? } else { self.my_pool()? };
+            if P::HAS_DESKS { self.pools.at_desk::<{ Desk::FRAMES }, P, C>()? } else { self.my_pool()? };
         let pfn = pool.take(&mut pinned, &self.nodes, order, flags.contains(AllocFlags::MOVABLE))?;
         // Here, so that nobody asks afterwards which way it went.
         drop(pinned);
@@ -383,7 +383,7 @@ impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
     /// Gives a single frame to this CPU's pool, if it takes it.
     #[inline(always)]
     fn put_single(&self, pfn: Pfn) -> bool {
-        let mine = if P::HAS_DESKS { self.pools.at_desk::<{ Desk::FRAMES }, P>() } else { self.my_pool() };
+        let mine = if P::HAS_DESKS { self.pools.at_desk::<{ Desk::FRAMES }, P, C>() } else { self.my_pool() };
         let Some((pool, mut pinned)) = mine else { return false };
         pool.put(&mut pinned, pfn) || self.put_rest(pool, pinned, pfn)
     }

@@ -237,7 +237,6 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     pub(crate) fn take_pooled(&self, class: SizeClass) -> Option<usize> {
         let (pool, mut pinned) = self.my_pool()?;
         let address = pool.take(&mut pinned, class)?;
-        P::prefetch(pool.stacks.peek(class));
         drop(pinned);
         self.mark(class, address);
         Some(address)
@@ -247,7 +246,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     #[inline(always)]
     fn my_pool(&self) -> Option<(&'m ObjectPool, Pinned<P>)> {
         if P::HAS_DESKS {
-            return self.pools.at_desk::<{ Desk::OBJECTS }, P>();
+            return self.pools.at_desk::<{ Desk::OBJECTS }, P, C>();
         }
         let pinned = P::pin()?;
         Some((self.pools.mine(&pinned)?, pinned))

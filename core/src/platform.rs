@@ -70,6 +70,13 @@ pub unsafe trait Platform: Sized + 'static {
         Desk::CLAIMED
     }
 
+    /// What lies on one of this CPU's desks, and stays there: for instances whose requests [are never
+    /// interrupted](crate::Config::INTERRUPTIBLE) by others. While the CPU is claimed it is [`Desk::CLAIMED`].
+    #[inline(always)]
+    fn look_at_desk<const WHICH: usize>() -> Desk {
+        Desk::CLAIMED
+    }
+
     /// Lays back what was taken from that desk.
     ///
     /// # Safety
@@ -174,6 +181,8 @@ enum Claim {
     Frames(Desk),
     /// By the objects' desk.
     Objects(Desk),
+    /// Not at all: nobody else is there who could claim it meanwhile.
+    Nothing,
 }
 
 impl Claim {
@@ -203,13 +212,21 @@ impl<P: Platform> Pinned<P> {
         (desk, Self { claim: Claim::of_desk::<WHICH>(desk), platform: PhantomData })
     }
 
+    /// Looks at one of the CPU's desks. What lies on it may be nobody's; then this is no claim, and must not be shown to
+    /// anybody. Otherwise it is as good as one as long as nothing interrupts the caller that would claim it: the caller's
+    /// promise.
+    #[inline(always)]
+    pub(crate) fn look_at_desk<const WHICH: usize>() -> (Desk, Self) {
+        (P::look_at_desk::<WHICH>(), Self { claim: Claim::Nothing, platform: PhantomData })
+    }
+
     /// The CPU the caller is on, until it lets go.
     #[inline(always)]
     pub fn cpu(&self) -> CpuId {
         match self.claim {
             Claim::Cpu(cpu) => cpu,
             // Only the core claims by the desk, and it has the pool then: no table is as long as this.
-            Claim::Frames(_) | Claim::Objects(_) => CpuId::new(u32::MAX),
+            Claim::Frames(_) | Claim::Objects(_) | Claim::Nothing => CpuId::new(u32::MAX),
         }
     }
 }
@@ -225,6 +242,7 @@ impl<P: Platform> Drop for Pinned<P> {
             Claim::Frames(desk) => unsafe { P::put_desk::<{ Desk::FRAMES }>(desk) },
             // SAFETY: as above.
             Claim::Objects(desk) => unsafe { P::put_desk::<{ Desk::OBJECTS }>(desk) },
+            Claim::Nothing => {}
         }
     }
 }

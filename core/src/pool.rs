@@ -102,7 +102,9 @@ impl ObjectPool {
     /// An object at hand.
     #[inline(always)]
     pub(crate) fn take<P: Platform>(&self, _pinned: &mut Pinned<P>, class: SizeClass) -> Option<usize> {
-        self.stacks.pop(class)
+        let (object, next) = self.stacks.pop_and_peek(class)?;
+        P::prefetch(next);
+        Some(object)
     }
 
     /// Keeps an object if there is room.

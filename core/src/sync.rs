@@ -15,6 +15,7 @@ use core::ptr;
 pub(crate) use chain::{Chain, Chained, Link};
 pub(crate) use stacks::{MAX_BATCH, Room, Stacks};
 
+use crate::config::Config;
 use crate::platform::{Desk, Head, Pinned, Platform};
 
 #[cfg(not(loom))]
@@ -404,12 +405,13 @@ impl<'m, T> PerCpu<'m, T> {
 
     /// The caller's own by way of its desk, and the claim to it; `None` if something else lies there.
     #[inline(always)]
-    pub(crate) fn at_desk<const WHICH: usize, P: Platform>(&self) -> Option<(&'m T, Pinned<P>)>
+    pub(crate) fn at_desk<const WHICH: usize, P: Platform, C: Config>(&self) -> Option<(&'m T, Pinned<P>)>
     where
         T: HeadFirst,
     {
         const { assert!(WHICH == T::DESK) };
-        let (desk, pinned) = Pinned::take_desk::<WHICH>();
+        let look = if C::INTERRUPTIBLE { Pinned::take_desk::<WHICH> } else { Pinned::look_at_desk::<WHICH> };
+        let (desk, pinned) = look();
         // SAFETY: by the promise of `Platform` it is what a desk was given: `EMPTY`, `CLAIMED`, or a `HeadFirst` that
         // lives for ever. All of them begin with a head, and are only ever shared.
         let head = unsafe { desk.place().cast::<Head>().as_ref() };

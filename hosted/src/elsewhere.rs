@@ -6,13 +6,15 @@ use std::marker::PhantomData;
 
 use pagemill::{Checked, Config, Fast};
 
+use crate::level::WithHandlers;
+
 /// A global allocator that forwards every request to [`System`]: on this target, and under Miri, there is no heap of the
 /// process. Nothing is checked, and what is about that heap is missing.
 pub struct Pagemill<L: Level = Checked> {
     level: PhantomData<L>,
 }
 
-/// The levels that a process has a heap for elsewhere: [`Checked`] and [`Fast`].
+/// The levels that a process has a heap for elsewhere: [`Checked`] and [`Fast`], and each of them [`WithHandlers`].
 pub trait Level: Config + Sync + sealed::Sealed {}
 
 mod sealed {
@@ -23,6 +25,8 @@ impl sealed::Sealed for Checked {}
 impl Level for Checked {}
 impl sealed::Sealed for Fast {}
 impl Level for Fast {}
+impl<L: Level> sealed::Sealed for WithHandlers<L> {}
+impl<L: Level> Level for WithHandlers<L> {}
 
 impl<L: Level> Pagemill<L> {
     /// The allocator.

@@ -7,6 +7,7 @@ use std::marker::PhantomData;
 use pagemill::{BadFree, Checked, Config, CpuId, Fast, Frames, Heap};
 
 use crate::fault;
+use crate::level::WithHandlers;
 use crate::members::Member;
 use crate::numbers;
 use crate::process::Process;
@@ -22,13 +23,14 @@ use crate::tls::Hosted;
 /// assert_eq!(std::thread::spawn(move || squares[31]).join().unwrap(), 961);
 /// ```
 ///
-/// `L` is the level of checking: [`Checked`], the default, or [`Fast`]. Each has one heap in the process, however many
-/// values of this type there are.
+/// `L` is the level of checking: [`Checked`], the default, or [`Fast`], or one of them [`WithHandlers`]. Each has one heap
+/// in the process, however many values of this type there are.
 ///
 /// * **Threads** keep objects at hand: most requests are a few plain instructions. What a thread has goes back when it
 ///   ends. Beyond 4096 threads, or fewer where address space is limited, the others share what is behind.
 /// * **First use** may be before `main`, and last use after it. Destructors of thread-locals may allocate.
-/// * **Signal handlers** may allocate and free. One that interrupted the allocator may get null; its frees are kept.
+/// * **Signal handlers** may allocate and free at the level [`WithHandlers`]. One that interrupted the allocator may get
+///   null; its frees are kept. At other levels they must not, as with most allocators.
 /// * **A wrong free** writes a line to the error output and aborts, or calls [`on_bad_free`](Self::on_bad_free)'s function.
 /// * **Memory** is asked from the system by `mmap`, within what the process may have. When there is none left, requests
 ///   get null.
@@ -38,14 +40,15 @@ pub struct Pagemill<L: Level = Checked> {
     level: PhantomData<L>,
 }
 
-/// The levels that a process has a heap for: [`Checked`] and [`Fast`].
+/// The levels that a process has a heap for: [`Checked`] and [`Fast`], and each of them [`WithHandlers`].
 pub trait Level: Config + Sync + sealed::Served {}
 
 /// A level as configured for processes.
 pub struct HostedLevel<L>(PhantomData<L>);
 
-impl<L: Config> Config for HostedLevel<L> {
+impl<L: sealed::Served> Config for HostedLevel<L> {
     const CHECKED: bool = L::CHECKED;
+    const INTERRUPTIBLE: bool = L::HANDLERS;
     const NUMA: bool = false;
     const FRESH_FRAMES_ARE_ZERO: bool = true;
     const LINEAR_SHADOW: bool = true;
@@ -59,12 +62,15 @@ mod sealed {
     use super::{Config, Heap, Hosted, HostedLevel};
 
     pub trait Served: Config + Sized {
+        /// Whether signal handlers allocate.
+        const HANDLERS: bool;
+
         fn heap() -> &'static Heap<'static, Hosted, HostedLevel<Self>>;
     }
 }
 
 macro_rules! serve {
-    ($level:ty, $frames:ident, $heap:ident, $process:ident, $member:ident) => {
+    ($level:ty, $handlers:literal, $frames:ident, $heap:ident, $process:ident, $member:ident) => {
         static $frames: Frames<'static, Hosted, HostedLevel<$level>> = Frames::new();
         static $heap: Heap<'static, Hosted, HostedLevel<$level>> =
             Heap::with_source(&$frames, |layout| $process.supply(layout));
@@ -74,6 +80,8 @@ macro_rules! serve {
         impl Level for $level {}
 
         impl sealed::Served for $level {
+            const HANDLERS: bool = $handlers;
+
             #[inline(always)]
             fn heap() -> &'static Heap<'static, Hosted, HostedLevel<Self>> {
                 &$heap
@@ -81,8 +89,10 @@ macro_rules! serve {
         }
     };
 }
-serve!(Checked, CHECKED_FRAMES, CHECKED_HEAP, CHECKED_PROCESS, CHECKED_MEMBER);
-serve!(Fast, FAST_FRAMES, FAST_HEAP, FAST_PROCESS, FAST_MEMBER);
+serve!(Checked, false, CHECKED_FRAMES, CHECKED_HEAP, CHECKED_PROCESS, CHECKED_MEMBER);
+serve!(Fast, false, FAST_FRAMES, FAST_HEAP, FAST_PROCESS, FAST_MEMBER);
+serve!(WithHandlers<Checked>, true, CHECKED_FRAMES_H, CHECKED_HEAP_H, CHECKED_PROCESS_H, CHECKED_MEMBER_H);
+serve!(WithHandlers<Fast>, true, FAST_FRAMES_H, FAST_HEAP_H, FAST_PROCESS_H, FAST_MEMBER_H);
 
 impl<L: Level> Pagemill<L> {
     /// The allocator. Nothing happens before the first request.

@@ -35,6 +35,7 @@ mod fault;
 mod fork;
 #[cfg_attr(any(miri, not(target_os = "linux")), path = "elsewhere.rs")]
 mod global;
+mod level;
 #[cfg(target_os = "linux")]
 mod lock;
 #[cfg(target_os = "linux")]
@@ -60,6 +61,7 @@ pub use crew::Crew;
 #[cfg(all(target_os = "linux", not(miri)))]
 pub use global::HostedLevel;
 pub use global::{Level, Pagemill};
+pub use level::WithHandlers;
 #[cfg(target_os = "linux")]
 pub use lock::HostedLock;
 #[cfg(target_os = "linux")]

@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use pagemill_hosted::Pagemill;
+use pagemill_hosted::{Pagemill, WithHandlers};
 
 #[global_allocator]
-static A: Pagemill = Pagemill::new();
+static A: Pagemill<WithHandlers> = Pagemill::new();
 
 const SIGNALS: u32 = 20_000;
 const LONGEST: Duration = Duration::from_secs(3);

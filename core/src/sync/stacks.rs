@@ -150,23 +150,18 @@ impl Stacks {
         self.fill(class).limit.set(limit.clamp(self.len(class), class.stack_capacity()) as u32);
     }
 
-    /// The round that was put in last.
+    /// The round that was put in last, and the one that is now on top; if there is none, some other word.
     #[inline(always)]
-    pub(crate) fn pop(&self, class: SizeClass) -> Option<usize> {
+    pub(crate) fn pop_and_peek(&self, class: SizeClass) -> Option<(usize, usize)> {
         let len = &self.fill(class).len;
         let last = len.get().checked_sub(1)?;
-        // SAFETY: it is below `len`, which is at most the capacity.
-        let round = unsafe { self.round(class, last) }.get();
+        let place = class.start() + last as usize;
+        // SAFETY: `last` is below `len`, which is at most the capacity, so it is before the `START` of the next class.
+        let round = unsafe { self.rounds.get_unchecked(place) }.get();
+        // SAFETY: it is before that one, and the first `START` is not 0.
+        let below = unsafe { self.rounds.get_unchecked(place - 1) }.get();
         len.set(last);
-        Some(round)
-    }
-
-    /// The round that is now on top; if there is none, some other word.
-    #[inline(always)]
-    pub(crate) fn peek(&self, class: SizeClass) -> usize {
-        let len = self.fill(class).len.get() as usize;
-        // SAFETY: `len` is at most the capacity, so this is before the end, and `start` is not 0.
-        unsafe { self.rounds.get_unchecked(class.start() + len - 1) }.get()
+        Some((round, below))
     }
 
     /// Puts a round in, unless the stack holds as many as it may.
@@ -255,7 +250,7 @@ mod tests {
         let mut out = [0; 4];
         assert_eq!(stacks.take_oldest(class, 3, &mut out), 3);
         assert_eq!((out, stacks.len(class)), ([1, 2, 3, 0], 1));
-        assert_eq!((stacks.pop(class), stacks.pop(class)), (Some(4), None));
+        assert_eq!((stacks.pop_and_peek(class).map(|(round, _)| round), stacks.pop_and_peek(class)), (Some(4), None));
     }
 
     #[test]
@@ -280,7 +275,7 @@ mod tests {
         }
         for class in SizeClass::all() {
             (0..class.stack_capacity()).rev().for_each(|place| {
-                assert_eq!(stacks.pop(class), Some(class.index() << 8 | place));
+                assert_eq!(stacks.pop_and_peek(class).map(|(round, _)| round), Some(class.index() << 8 | place));
             });
         }
         const { assert!(size_of::<Stacks>() < 28 << 10) };
