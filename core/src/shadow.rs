@@ -1,106 +1,112 @@
 //! The shadow: for each place where an object could start, a byte that says whether one is lent there.
 //!
 //! ```text
-//!   span    │ 48 │ 48 │ 48 │ 48 │ …        │ 64  │ 64  │ …
-//!             ▼    ▼    ▼    ▼               ▼     ▼
-//!   32 … 56 │l0│  │l2│l1│                    one byte for each 32 bytes of the span
-//!   64 … 112│                              │l0│  │        one for each 64; and so on, an array an octave of sizes
+//!   span       │ 48 │ 48 │ 48 │ 48 │ …        │ 64  │ 64  │ …
+//!                ▼    ▼    ▼    ▼               ▼     ▼
+//!   32 … 56    │l0│  │l2│l1│                    one byte for each 32 bytes of the span
+//!   64 … 112   │                              │l0│  │        one for each 64; and so on, a row an octave of sizes
+//!
+//!   all rows   │ … │ 64 … 112 │    32 … 56    │           16 … 28           │        one array, each row at its own
+//!            S/256 S/64      S/32            S/16                          S/8       length from the beginning
 //! ```
 //!
 //! A class has its sizes' octave in common with three others; slots of one class are at least as far apart as the bytes
-//! of that octave's array, so no two share one. The byte of a lent object tells its class and its start: `1`, which of
-//! the octave's classes, and where in the byte's stretch of the span it starts. Every other byte is 0: what was never
-//! lent, what is free, whatever lies inside an object. So one load and one comparison answer whether an object of this
-//! class starts here and is lent, with no look at a slab; the arrays start at zero and cost memory only where objects are.
+//! of that octave's row, so no two share one. The byte of a lent object tells its class and where in the byte's stretch
+//! of the span it starts; every other byte is 0: what was never lent, what is free, whatever lies inside an object. So
+//! one load and one comparison answer whether an object of this class starts here and is lent, with no look at a slab;
+//! the array starts at zero and costs memory only where objects are.
 //!
-//! For spans whose metadata is backed lazily: the arrays are a quarter of the span long. Elsewhere the marks stand in the
+//! With `S` a power of two and no less than the span, the rows lie in one array as the levels of a tree do in a heap of
+//! an array: the byte of octave `o` for an offset has the index `(S + offset) >> (o + 3)`. An address outside of the span
+//! may lead into another octave's row, where no byte is ever what it would have to be.
+//!
+//! For spans whose metadata is backed lazily: the array is a quarter of the span long. Elsewhere the marks stand in the
 //! slabs' descriptors (`Slab::mark`), which takes three loads more.
 
 use core::ops::Range;
 
 use crate::carve::{Carver, Plan};
 use crate::size_class::SizeClass;
-use crate::sync::{AtomicU8, Ordering, PublishSlice};
+use crate::sync::{AtomicU8, AtomicUsize, Ordering, PublishSlice, const_fn};
 
-/// The octaves of the classes' sizes: 8, 16, 32, …, 32768; and three more, so that no index is out of bounds.
-const OCTAVES: usize = SizeClass::COUNT / 4;
-/// The octaves that there are classes of.
-const USED: usize = SizeClass::MAX_BYTES.ilog2() as usize - 2;
+/// The octaves of the classes' sizes: 8, 16, 32, …, 32768.
+const OCTAVES: u32 = SizeClass::MAX_BYTES.ilog2() - FIRST_LOG2 + 1;
 /// log2 of the first.
 const FIRST_LOG2: u32 = 3;
 
-/// What the byte of a lent object of the first class of an octave is, at the first of the four places that share it.
-const LENT: u8 = 0x80;
-
-/// The arrays, for a span that grows at its end.
+/// The array, for a span that grows at its end.
 pub(crate) struct Shadow<'m> {
-    octaves: [PublishSlice<'m, AtomicU8>; OCTAVES],
+    /// `S` bytes before the span, wrapping around: addresses count from here.
+    origin: AtomicUsize,
+    bytes: PublishSlice<'m, AtomicU8>,
 }
 
 impl<'m> Shadow<'m> {
-    pub(crate) const fn empty() -> Self {
-        Self { octaves: [const { PublishSlice::empty() }; OCTAVES] }
+    const_fn! {
+        pub(crate) const fn empty() -> Self {
+            Self { origin: AtomicUsize::new(0), bytes: PublishSlice::empty() }
+        }
     }
 
     /// What a span of so many bytes needs.
     pub(crate) const fn plan(plan: Plan, span_bytes: usize) -> Plan {
-        let (mut plan, mut octave) = (plan, 0);
-        while octave < USED {
-            plan = plan.and::<AtomicU8>(Self::len(octave, span_bytes));
-            octave += 1;
+        plan.and::<AtomicU8>(Self::bytes(span_bytes))
+    }
+
+    /// The bytes of the array.
+    pub(crate) const fn bytes(span_bytes: usize) -> usize {
+        match Self::scale(span_bytes).checked_add(span_bytes) {
+            Some(end) => end >> FIRST_LOG2,
+            None => usize::MAX,
         }
-        plan
     }
 
-    /// The bytes of all arrays.
-    pub(crate) fn bytes(span_bytes: usize) -> usize {
-        (0..USED).map(|octave| Self::len(octave, span_bytes)).sum()
+    /// `S`.
+    const fn scale(span_bytes: usize) -> usize {
+        match span_bytes.checked_next_power_of_two() {
+            Some(scale) => scale,
+            None => usize::MAX,
+        }
     }
 
-    /// The bytes about a part of the span, array by array, counted from the first array's beginning.
+    /// The bytes about a part of the span, row by row.
     pub(crate) fn ranges(span_bytes: usize, part: Range<usize>) -> impl Iterator<Item = Range<usize>> {
-        (0..USED).scan(0, move |next, octave| {
-            let first = *next;
-            *next += Self::len(octave, span_bytes);
-            let place = |byte: usize| (first + (byte >> (octave as u32 + FIRST_LOG2))).min(*next);
-            Some(place(part.start)..place(part.end - 1).saturating_add(1).min(*next))
-        })
+        let scale = Self::scale(span_bytes);
+        (FIRST_LOG2..FIRST_LOG2 + OCTAVES)
+            .map(move |log2| (scale + part.start) >> log2..((scale + part.end - 1) >> log2) + 1)
     }
 
-    const fn len(octave: usize, span_bytes: usize) -> usize {
-        span_bytes >> (octave as u32 + FIRST_LOG2)
-    }
-
-    /// Shadows a span of so many bytes.
-    pub(crate) fn init(&self, span_bytes: usize, carver: &mut Carver<'m>) {
-        for (octave, place) in self.octaves[..USED].iter().enumerate() {
-            let bytes = carver.zeros(Self::len(octave, span_bytes));
-            if !bytes.is_empty() {
-                place.set(bytes);
-            }
+    /// Shadows a span of so many bytes, whose first has the address `base`.
+    pub(crate) fn init(&self, base: usize, span_bytes: usize, carver: &mut Carver<'m>) {
+        self.origin.store(base.wrapping_sub(Self::scale(span_bytes)), Ordering::Relaxed);
+        let bytes = carver.zeros(Self::bytes(span_bytes));
+        if !bytes.is_empty() {
+            self.bytes.set(bytes);
         }
     }
 
-    /// Where the first array begins.
+    /// Where the array begins.
     pub(crate) fn address(&self) -> usize {
-        self.octaves[0].slice().as_ptr().addr()
+        self.bytes.slice().as_ptr().addr()
     }
 
-    /// The byte of an object at `offset` of the span, and what it is while the object is lent.
+    /// The byte of an object at `address`, and what it is while the object is lent.
     ///
     /// Starts of the class are multiples of a quarter of its octave, so four places share a byte. An offset that is none
-    /// of these has its low bits rotated to the top: no array is that long.
+    /// of these has its low bits rotated to the top: the array is not that long.
     #[inline(always)]
-    fn byte(&self, class: SizeClass, offset: usize) -> Option<(&'m AtomicU8, u8)> {
-        let quarter = offset.rotate_right(class.octave() as u32 + FIRST_LOG2 - 2);
-        let byte = self.octaves[class.octave()].slice().get(quarter / 4)?;
-        Some((byte, LENT | (class.step() as u8) << 2 | quarter as u8 & 3))
+    fn byte(&self, class: SizeClass, address: usize) -> Option<(&'m AtomicU8, u8)> {
+        let place = address.wrapping_sub(self.origin.load(Ordering::Relaxed));
+        let quarter = place.rotate_right(class.octave() as u32 + FIRST_LOG2 - 2);
+        let byte = self.bytes.slice().get(quarter / 4)?;
+        // Never 0, and different in each octave.
+        Some((byte, (class.index() as u8 + 1) << 2 | quarter as u8 & 3))
     }
 
     /// Marks an object of a slab as lent.
     #[inline(always)]
-    pub(crate) fn lend(&self, class: SizeClass, offset: usize) {
-        if let Some((byte, lent)) = self.byte(class, offset) {
+    pub(crate) fn lend(&self, class: SizeClass, address: usize) {
+        if let Some((byte, lent)) = self.byte(class, address) {
             // Relaxed: ordered for the next owner by what hands the object over.
             byte.store(lent, Ordering::Relaxed);
         }
@@ -108,14 +114,14 @@ impl<'m> Shadow<'m> {
 
     /// Whether an object of the class starts there and is lent.
     #[inline(always)]
-    pub(crate) fn is_lent(&self, class: SizeClass, offset: usize) -> bool {
-        self.byte(class, offset).is_some_and(|(byte, lent)| byte.load(Ordering::Relaxed) == lent)
+    pub(crate) fn is_lent(&self, class: SizeClass, address: usize) -> bool {
+        self.byte(class, address).is_some_and(|(byte, lent)| byte.load(Ordering::Relaxed) == lent)
     }
 
     /// Takes the mark off a lent object of the class; `false` if none starts there.
     #[inline(always)]
-    pub(crate) fn take_back(&self, class: SizeClass, offset: usize) -> bool {
-        let Some((byte, lent)) = self.byte(class, offset) else { return false };
+    pub(crate) fn take_back(&self, class: SizeClass, address: usize) -> bool {
+        let Some((byte, lent)) = self.byte(class, address) else { return false };
         if byte.load(Ordering::Relaxed) != lent {
             return false;
         }
@@ -129,6 +135,8 @@ mod tests {
     use super::*;
     use crate::testing::bytes;
 
+    /// Where the span is.
+    const BASE: usize = 0x70_0000;
     /// Bytes of a span, and the classes of which it has room for several objects.
     const SPAN_BYTES: usize = if cfg!(miri) { 2 << 10 } else { 128 << 10 };
 
@@ -141,16 +149,20 @@ mod tests {
         let span_bytes = SPAN_BYTES;
         let needed = Shadow::plan(Plan::new(), span_bytes).bytes();
         let shadow = Shadow::empty();
-        shadow.init(span_bytes, &mut Carver::new(bytes(needed), needed).unwrap());
+        shadow.init(BASE, span_bytes, &mut Carver::new(bytes(needed), needed).unwrap());
         for class in classes() {
             let offset = 3 * class.bytes();
-            shadow.lend(class, offset);
+            shadow.lend(class, BASE + offset);
             for other in classes() {
                 for near in offset.saturating_sub(16)..(offset + 17).min(span_bytes) {
-                    assert_eq!(shadow.is_lent(other, near), other == class && near == offset, "{near} {other:?}");
+                    assert_eq!(
+                        shadow.is_lent(other, BASE + near),
+                        other == class && near == offset,
+                        "{near} {other:?}"
+                    );
                 }
             }
-            assert!(shadow.take_back(class, offset) && !shadow.take_back(class, offset));
+            assert!(shadow.take_back(class, BASE + offset) && !shadow.take_back(class, BASE + offset));
         }
     }
 
@@ -160,11 +172,11 @@ mod tests {
         let needed = Shadow::plan(Plan::new(), span_bytes).bytes();
         for class in classes() {
             let shadow = Shadow::empty();
-            shadow.init(span_bytes, &mut Carver::new(bytes(needed), needed).unwrap());
+            shadow.init(BASE, span_bytes, &mut Carver::new(bytes(needed), needed).unwrap());
             let slots = span_bytes / class.bytes();
-            (0..slots).for_each(|slot| shadow.lend(class, slot * class.bytes()));
-            (0..slots).step_by(2).for_each(|slot| assert!(shadow.take_back(class, slot * class.bytes())));
-            (0..slots).for_each(|slot| assert_eq!(shadow.is_lent(class, slot * class.bytes()), slot % 2 == 1));
+            (0..slots).for_each(|slot| shadow.lend(class, BASE + slot * class.bytes()));
+            (0..slots).step_by(2).for_each(|slot| assert!(shadow.take_back(class, BASE + slot * class.bytes())));
+            (0..slots).for_each(|slot| assert_eq!(shadow.is_lent(class, BASE + slot * class.bytes()), slot % 2 == 1));
         }
     }
 
@@ -173,5 +185,41 @@ mod tests {
         let shadow = Shadow::empty();
         let class = SizeClass::new(0).unwrap();
         assert!(!shadow.is_lent(class, 0) && !shadow.is_lent(class, usize::MAX) && !shadow.take_back(class, 1 << 40));
+    }
+
+    /// An address before the span, or behind it, leads into the row of another octave.
+    #[test]
+    fn no_byte_means_the_same_in_two_rows() {
+        let span_bytes = 4 << 10;
+        let needed = Shadow::plan(Plan::new(), span_bytes).bytes();
+        let shadow = Shadow::empty();
+        shadow.init(BASE, span_bytes, &mut Carver::new(bytes(needed), needed).unwrap());
+        let all = || SizeClass::all().filter(|class| class.bytes() <= 64);
+        for class in all() {
+            (0..span_bytes / class.bytes()).for_each(|slot| shadow.lend(class, BASE + slot * class.bytes()));
+        }
+        for class in all() {
+            for outside in (BASE - (1 << 20)..BASE).chain(BASE + span_bytes..BASE + (1 << 20)).step_by(8) {
+                assert!(!shadow.is_lent(class, outside), "{class:?} {outside:#x}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_about_a_part_is_in_its_ranges() {
+        let span_bytes = 96 << 10;
+        let shadow = Shadow::empty();
+        let needed = Shadow::plan(Plan::new(), span_bytes).bytes();
+        shadow.init(BASE, span_bytes, &mut Carver::new(bytes(needed), needed).unwrap());
+        let part = 32 << 10..64 << 10;
+        let ranges: Vec<_> = Shadow::ranges(span_bytes, part.clone()).collect();
+        for class in SizeClass::all() {
+            for offset in [part.start, part.end - class.bytes()] {
+                let Some((byte, _)) = shadow.byte(class, BASE + offset) else { continue };
+                let at = core::ptr::from_ref(byte).addr() - shadow.address();
+                assert!(ranges.iter().any(|range| range.contains(&at)), "{class:?} {offset}");
+            }
+        }
+        assert!(ranges.windows(2).all(|rows| rows[1].end <= rows[0].start), "rows are apart");
     }
 }

@@ -75,7 +75,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         let directory = carver.zeros::<Publish<_>>(Self::directory_len(span));
         let pools = carver.zeros::<ObjectPool>(cpus);
         if Self::SHADOWED {
-            self.shadow.init(span.end().number().saturating_mul(C::FRAME_BYTES), &mut carver);
+            self.shadow.init(base, span.end().number().saturating_mul(C::FRAME_BYTES), &mut carver);
         }
         let depots = carver.slice(nodes, |_| Depot::empty());
         for depot in depots {

@@ -1,8 +1,8 @@
 //! Which bytes of a heap's metadata are about what: for embedders that back them with memory as the heap grows.
 //!
 //! ```text
-//!   directory │ pools │ marks of the sizes from 8, from 16, …   │ depots, caches
-//!   of frames │ of    │ of frames, each array from frame 0 on   │ from the start
+//!   directory │ pools │ marks of the largest sizes, …, of 8     │ depots, caches
+//!   of frames │ of    │ of frames, each row from frame 0 on     │ from the start
 //!             │ CPUs  │                                         │
 //! ```
 

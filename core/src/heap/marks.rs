@@ -15,12 +15,6 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     /// Whether the slabs' descriptors have the marks of their slots.
     pub(super) const MARKS_IN_SLABS: bool = C::CHECKED && !C::LINEAR_SHADOW;
 
-    /// How far into the span an address is.
-    #[inline(always)]
-    fn offset(&self, address: usize) -> usize {
-        address.wrapping_sub(self.window.base())
-    }
-
     /// Marks an object as lent, at levels that check.
     #[inline(always)]
     pub(crate) fn mark(&self, class: SizeClass, address: usize) {
@@ -28,7 +22,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
             return;
         }
         if C::LINEAR_SHADOW {
-            return self.shadow.lend(class, self.offset(address));
+            return self.shadow.lend(class, address);
         }
         // What a pool holds is some slab's, unless two frees of one object passed at the same moment and its slab has gone
         // since.
@@ -47,7 +41,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     #[inline(always)]
     pub(crate) fn unmark(&self, class: SizeClass, address: usize) -> bool {
         if C::LINEAR_SHADOW {
-            return self.shadow.take_back(class, self.offset(address));
+            return self.shadow.take_back(class, address);
         }
         self.slab_of(address).is_some_and(|slab| slab.is_of(class) && Self::unmark_in(slab, class, address))
     }
@@ -75,7 +69,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
                 && match (C::CHECKED, C::LINEAR_SHADOW) {
                     (false, _) => true,
                     (true, false) => Self::unmark_in(slab, class, address),
-                    (true, true) => self.shadow.take_back(class, self.offset(address)),
+                    (true, true) => self.shadow.take_back(class, address),
                 };
         }
         if C::CHECKED { self.unmark(class, address) } else { self.is_inside(address) }
@@ -103,7 +97,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
             return slab.slot_of(class, address).is_some_and(|slot| !slab.holds(slot));
         }
         if C::LINEAR_SHADOW {
-            return self.shadow.is_lent(class, self.offset(address));
+            return self.shadow.is_lent(class, address);
         }
         self.mark_of(class, address).is_some_and(|mark| mark.load(Ordering::Relaxed) == LENT)
     }
