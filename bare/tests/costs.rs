@@ -36,7 +36,7 @@ pagemill_bare::kernel! {
     const PAIR_LIMIT: u64 = 34;
     /// The most instructions that an object of 64 bytes, lent and freed, may take: at `Fast`, at `Checked`. The aims are
     /// 45 and 80.
-    const OBJECT_LIMITS: [u64; 2] = [48, 80];
+    const OBJECT_LIMITS: [u64; 2] = [45, 80];
     const SAMPLES: usize = 1000;
     /// Frames of one run of allocations: long enough for many refills.
     const RUN: usize = 4096;

@@ -46,7 +46,9 @@ pub use census::{ClassCount, HeapCensus, HeapInvalid};
 pub(crate) use fork::EachLock;
 pub use slabinfo::HeapReport;
 
-use crate::sync::{AtomicU32, AtomicU64, AtomicUsize, Lock, Ordering, PerCpu, Publish, PublishSlice, const_fn};
+use crate::sync::{
+    AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Lock, Ordering, PerCpu, Publish, PublishSlice, const_fn,
+};
 
 /// An address, or why there is none: one word, which comes back in a register where a `Result` would come through
 /// memory. No object lies in the first bytes of the address space.
@@ -99,6 +101,8 @@ pub struct Heap<'m, P: Platform, C: Config = Checked> {
     pub(crate) span_bytes: AtomicUsize,
     /// The slab of each aligned `SLAB_BYTES` of the span.
     pub(crate) directory: PublishSlice<'m, Publish<'m, Slab<'m>>>,
+    /// What [`Slab::brief`] says of each of these, where nothing else of them is looked at.
+    pub(crate) briefs: PublishSlice<'m, AtomicU16>,
     /// The marks of lent objects, where they do not stand in the slabs' descriptors.
     pub(crate) shadow: Shadow<'m>,
     pub(crate) pools: PerCpu<'m, ObjectPool>,
@@ -148,6 +152,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
                 window: Window::empty(),
                 span_bytes: AtomicUsize::new(0),
                 directory: PublishSlice::empty(),
+                briefs: PublishSlice::empty(),
                 shadow: Shadow::empty(),
                 pools: PerCpu::empty(),
                 caches: PublishSlice::empty(),

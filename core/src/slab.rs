@@ -126,6 +126,16 @@ pub(crate) enum Contents {
 /// Where the node stands in a slab's kind.
 pub(crate) const NODE_SHIFT: u32 = 8;
 
+/// What [`Slab::brief`] says of a slab of this class on the node that a pool has as its home.
+#[inline(always)]
+pub(crate) fn brief_of(class: SizeClass, home: u32) -> u16 {
+    (home | class.index() as u32) as u16 | SOME
+}
+
+/// Bit of a slab's brief: it is not that of no slab.
+const SOME: u16 = 1 << 15;
+const _: () = assert!(NodeId::LIMIT << NODE_SHIFT <= SOME as usize);
+
 /// Class of a slab that has none.
 const NO_CLASS: u32 = 0xff;
 const _: () = assert!(SizeClass::COUNT < NO_CLASS as usize);
@@ -239,6 +249,11 @@ impl<'m> Slab<'m> {
     #[inline(always)]
     pub(crate) fn is_of_on(&self, class: SizeClass, home: u32) -> bool {
         self.kind.load(Ordering::Relaxed) == home | class.index() as u32
+    }
+
+    /// Class and node in half a word, which is 0 for no slab.
+    pub(crate) fn brief(&self) -> u16 {
+        self.kind.load(Ordering::Relaxed) as u16 | SOME
     }
 
     /// Whether it is for the object cache of this number.

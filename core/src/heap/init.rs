@@ -13,7 +13,7 @@ use crate::pool::ObjectPool;
 use crate::shadow::Shadow;
 use crate::size_class::SizeClass;
 use crate::slab::{Shape, Slab};
-use crate::sync::{Ordering, Publish};
+use crate::sync::{AtomicU16, Ordering, Publish};
 
 impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     /// The bytes of metadata that [`init`](Self::init) needs for `cpus` CPUs and `nodes` nodes, for objects in the frames
@@ -25,7 +25,8 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
             .and::<Publish<'static, Slab<'static>>>(Self::directory_len(span))
             .and::<ObjectPool>(cpus)
             .and::<Cache<'static, P>>(nodes.saturating_mul(SizeClass::COUNT))
-            .and::<Depot<'static, P>>(nodes);
+            .and::<Depot<'static, P>>(nodes)
+            .and::<AtomicU16>(Self::briefs_len(span));
         let bytes = span.end().number().saturating_mul(C::FRAME_BYTES);
         let mut plan = if Self::SHADOWED { Shadow::plan(plan, bytes) } else { plan };
         let mut node = 0;
@@ -40,6 +41,11 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
 
     pub(super) const fn directory_len(span: FrameSpan) -> usize {
         span.end().number().saturating_mul(C::FRAME_BYTES).div_ceil(C::SLAB_BYTES)
+    }
+
+    /// Entries of what is to be known of each of these at once.
+    const fn briefs_len(span: FrameSpan) -> usize {
+        if Self::BRIEFS { Self::directory_len(span) } else { 0 }
     }
 
     /// Shards of each node's depot.
@@ -88,8 +94,12 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
             debug_assert!(!Self::SHADOWED || self.shadow.address() == metadata_at + parts[1], "as `layout` says");
         }
         let caches = carver.slice(nodes * SizeClass::COUNT, |_| Cache::new());
+        let briefs = carver.zeros::<AtomicU16>(Self::briefs_len(span));
         open();
         self.directory.set(directory);
+        if !briefs.is_empty() {
+            self.briefs.set(briefs);
+        }
         self.span_bytes.store(span.end().number().saturating_mul(C::FRAME_BYTES), Ordering::Relaxed);
         if !pools.is_empty() {
             self.pools.set(pools);

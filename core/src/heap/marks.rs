@@ -5,7 +5,7 @@ use crate::config::Config;
 use crate::platform::Platform;
 use crate::pool::ObjectPool;
 use crate::size_class::SizeClass;
-use crate::slab::{Shape, Slab, slot_around, slot_at};
+use crate::slab::{Shape, Slab, brief_of, slot_around, slot_at};
 use crate::sync::{AtomicU8, Ordering};
 
 /// The mark of a slot that is lent, where the slabs' descriptors have the marks. All others are not.
@@ -14,6 +14,9 @@ const LENT: u8 = 1;
 impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     /// Whether the slabs' descriptors have the marks of their slots.
     pub(super) const MARKS_IN_SLABS: bool = C::CHECKED && !C::LINEAR_SHADOW;
+
+    /// Whether class and node are all that a free looks at.
+    pub(super) const BRIEFS: bool = C::NUMA && !C::CHECKED;
 
     /// Marks an object as lent, at levels that check.
     #[inline(always)]
@@ -62,14 +65,18 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     /// lent there. Its mark is off then. If not, nothing has happened.
     #[inline(always)]
     pub(crate) fn accept(&self, pool: &ObjectPool, class: SizeClass, address: usize) -> bool {
+        if Self::BRIEFS {
+            let unit = address.wrapping_sub(self.window.base()) / C::SLAB_BYTES;
+            let brief = self.briefs.slice().get(unit);
+            return brief.is_some_and(|brief| brief.load(Ordering::Relaxed) == brief_of(class, pool.home()));
+        }
         if C::NUMA {
             // One comparison for class and node.
             let Some(slab) = self.slab_of(address) else { return false };
             return slab.is_of_on(class, pool.home())
-                && match (C::CHECKED, C::LINEAR_SHADOW) {
-                    (false, _) => true,
-                    (true, false) => Self::unmark_in(slab, class, address),
-                    (true, true) => self.shadow.take_back(class, address),
+                && match C::LINEAR_SHADOW {
+                    true => self.shadow.take_back(class, address),
+                    false => Self::unmark_in(slab, class, address),
                 };
         }
         if C::CHECKED { self.unmark(class, address) } else { self.is_inside(address) }

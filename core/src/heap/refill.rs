@@ -198,6 +198,10 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         if let Some(place) = self.directory.slice().get(offset / C::SLAB_BYTES) {
             place.set(slab);
         }
+        if let Some(place) = self.briefs.slice().get(offset / C::SLAB_BYTES) {
+            // Relaxed: whoever frees an object of the slab has it from somebody who had it after this.
+            place.store(slab.map_or(0, Slab::brief), Ordering::Relaxed);
+        }
     }
 
     /// The address of a span's first byte.
