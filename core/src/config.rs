@@ -47,6 +47,15 @@ pub trait Config: 'static {
     const LINEAR_SHADOW: bool = false;
     /// Whether a frame that was never lent reads as zeros, as mappings of an operating system do.
     const FRESH_FRAMES_ARE_ZERO: bool = false;
+    /// Whether a heap also looks at what stands in memory: see [`Hardened`]. Needs [`Config::CHECKED`].
+    const HARDENED: bool = false;
+    /// What freed objects are overwritten with, at [`Hardened`]. 0 also makes requests for zeroed objects free; another
+    /// byte makes uses of freed memory stand out in a debugger.
+    const POISON: u8 = 0;
+    /// Freed objects that a CPU holds back before they may be lent again, at [`Hardened`]. 0 switches the quarantine off.
+    const QUARANTINE_OBJECTS: usize = 256;
+    /// The same in bytes. What is larger is not held back.
+    const QUARANTINE_BYTES: usize = 256 << 10;
 }
 
 /// Every free is checked at the call: the default.
@@ -54,6 +63,33 @@ pub trait Config: 'static {
 pub struct Checked;
 
 impl Config for Checked {}
+
+/// Every free is checked at the call, and what a heap lends is watched for writes beyond it and after it: for programs that
+/// must not go on with memory that somebody has overwritten, and for finding who did.
+///
+/// | what | finds, or prevents | idea |
+/// |---|---|---|
+/// | the exact size in a keyed trailer, canaries up to it | a write beyond the end, by one byte too, at the free or the change of size ([`Overrun`]); a free by another size ([`WrongSize`]) | StackGuard; OpenBSD's `malloc`; Scudo |
+/// | freed objects overwritten, compared when they are lent again | a write to freed memory ([`WrittenAfterFree`]; the object is never lent again); secrets that stay in memory | `hardened_malloc`; SLUB |
+/// | freed objects held back, replaced at random | a second free or use while nobody else has the object | Scudo; OpenBSD |
+/// | slots lent in no order | overflows into an object of the attacker's choice | OpenBSD; `hardened_malloc`; Linux's freelist randomisation |
+/// | a frame before and behind a large block that nobody has | overflow and underflow, at the access where the machine can make them inaccessible ([`PageHook`]) | Electric Fence; OpenBSD |
+/// | marks taken off by an exchange | of two frees at the same moment, always the second | |
+///
+/// What it costs: 8 bytes an object and all of it written at the free and read at the next request, 2 frames a large block,
+/// a frame more for a moment with strict alignments; [`Config::QUARANTINE_BYTES`] a CPU, or a thread. Large blocks do not
+/// grow in place, and are not kept when freed. Objects of an [`ObjectCache`](crate::ObjectCache) are as at [`Checked`].
+///
+/// [`Overrun`]: crate::BadFreeKind::Overrun
+/// [`WrongSize`]: crate::BadFreeKind::WrongSize
+/// [`WrittenAfterFree`]: crate::BadFreeKind::WrittenAfterFree
+/// [`PageHook`]: crate::PageHook
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Hardened;
+
+impl Config for Hardened {
+    const HARDENED: bool = true;
+}
 
 /// A free is checked by its tree alone, when it gets there.
 #[derive(Clone, Copy, Debug, Default)]

@@ -111,15 +111,18 @@ pub enum BadFreeKind {
     Interior,
     /// An object of another size class starts there: the layout is not that of the request.
     WrongClass,
-    /// A large block of another size starts there.
+    /// A large block of another size starts there; at [`Hardened`](crate::Hardened), any object of another size.
     WrongSize,
     /// The object is not lent now: freed before, or never lent.
     NotLent,
-    /// The bytes beyond what was asked for have been written.
+    /// The bytes beyond what was asked for have been written, at [`Hardened`](crate::Hardened).
     Overrun,
+    /// No free at all, but found when the object was to be lent again: it was written after it had been freed, at
+    /// [`Hardened`](crate::Hardened). It is never lent again.
+    WrittenAfterFree,
 }
 
-/// A free of an object that was refused. Nothing has changed.
+/// A free of an object that was refused, and has changed nothing; or a write to an object that was free.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BadFree {
     /// What was wrong.
@@ -140,7 +143,8 @@ impl fmt::Display for BadFree {
             BadFreeKind::WrongClass => "was freed with another layout than it was allocated with",
             BadFreeKind::WrongSize => "was freed with another size than it was allocated with",
             BadFreeKind::NotLent => "is not lent: freed twice, or never allocated",
-            BadFreeKind::Overrun => "was written beyond its end",
+            BadFreeKind::Overrun => "was written beyond its end, or before its start",
+            BadFreeKind::WrittenAfterFree => "was written after it had been freed",
         };
         write!(f, "bad free: {:#x} {what}", self.address)?;
         if self.block != 0 {

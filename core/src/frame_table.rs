@@ -82,7 +82,7 @@ pub(crate) struct FrameWord {
     order_bits: u8,
     pub(crate) used: bool,
     #[bits(22)]
-    above: u32,
+    pub(crate) above: u32,
 }
 
 // Orders fit their field, and a new word is that of a free frame that was never lent: metadata may start as zeros.

@@ -16,6 +16,7 @@ use crate::carve::Metadata;
 use crate::config::Config;
 use crate::error::{AllocError, BadFree, SetupError};
 use crate::frame::FrameSpan;
+use crate::harden::Ask;
 use crate::heap::Heap;
 use crate::large::{Object, at_least_a_byte};
 use crate::platform::Platform;
@@ -57,6 +58,9 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     /// [`Checked`](crate::Checked); a lock once in some tens of calls.
     #[inline(always)]
     pub fn alloc(&self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
+        if C::HARDENED {
+            return self.ask(layout, true, false);
+        }
         self.alloc_address(layout).map(|address| self.lend(address))
     }
 
@@ -66,6 +70,9 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     /// As [`alloc`](Self::alloc).
     #[inline]
     pub fn try_alloc(&self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
+        if C::HARDENED {
+            return self.ask(layout, false, false);
+        }
         self.answer(layout, false).address().map(|address| self.lend(address))
     }
 
@@ -76,6 +83,9 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     /// As [`alloc`](Self::alloc).
     #[inline]
     pub fn alloc_zeroed(&self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
+        if C::HARDENED {
+            return self.ask(layout, true, true);
+        }
         if SizeClass::of(layout).is_none() {
             return self.alloc_other_zeroed(layout);
         }
@@ -83,6 +93,12 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         // SAFETY: the object was just lent and has so many bytes.
         unsafe { object.write_bytes(0, layout.size()) };
         Ok(object)
+    }
+
+    /// An object at level [`Hardened`](crate::Hardened).
+    #[inline(never)]
+    fn ask(&self, layout: Layout, reclaim: bool, zeroed: bool) -> Result<NonNull<u8>, AllocError> {
+        self.alloc_hardened(Ask { layout, reclaim, zeroed }, Self::report).map(|address| self.lend(address))
     }
 
     fn alloc_other_zeroed(&self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
@@ -116,7 +132,8 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     /// [`BadFree`]; then nothing has changed.
     #[inline(always)]
     pub unsafe fn free(&self, object: NonNull<u8>, layout: Layout) -> Result<(), BadFree> {
-        self.free_address(object.addr().get(), layout)
+        let address = object.addr().get();
+        if C::HARDENED { self.free_hardened(address, Some(layout)) } else { self.free_address(address, layout) }
     }
 
     /// Takes an object back whose layout nobody knows any more: what it is is found by its address.
@@ -128,12 +145,16 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     /// [`BadFree`]; then nothing has changed.
     #[inline]
     pub unsafe fn free_unsized(&self, object: NonNull<u8>) -> Result<(), BadFree> {
-        self.free_address_unsized(object.addr().get())
+        let address = object.addr().get();
+        if C::HARDENED { self.free_hardened(address, None) } else { self.free_address_unsized(address) }
     }
 
-    /// The bytes that the user of an object may use, which are as many as he asked for or more; `None` if no object that
-    /// starts there is lent, as far as the level tells.
+    /// The bytes that the user of an object may use, which are as many as he asked for or more, and exactly as many at
+    /// [`Hardened`](crate::Hardened); `None` if no object that starts there is lent, as far as the level tells.
     pub fn usable_size(&self, object: NonNull<u8>) -> Option<usize> {
+        if C::HARDENED {
+            return self.size_hardened(object.addr().get());
+        }
         self.object_at(object.addr().get()).map(Self::bytes_of)
     }
 
@@ -154,7 +175,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     ) -> Result<NonNull<u8>, AllocError> {
         let Ok(new) = Layout::from_size_align(new_size, layout.align()) else { return Err(AllocError::Impossible) };
         // SAFETY: the caller's promise.
-        unsafe { self.change(object, layout, new) }.map_err(Refused::into_error)
+        unsafe { self.change(object, layout, new, Self::report) }.map_err(Refused::into_error)
     }
 
     /// As [`realloc`](Self::realloc) for an object whose layout nobody knows any more. It is then one for `new`, to be
@@ -167,6 +188,11 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     /// As [`realloc`](Self::realloc).
     pub unsafe fn realloc_unsized(&self, object: NonNull<u8>, new: Layout) -> Result<NonNull<u8>, AllocError> {
         let address = object.addr().get();
+        if C::HARDENED {
+            // SAFETY: the caller's promise.
+            let changed = unsafe { self.change_hardened(address, None, new, Self::report) };
+            return changed.map(|address| self.lend(address)).map_err(Refused::into_error);
+        }
         let Some(held) = self.object_at(address) else {
             let _ = self.refuse(address, None);
             return Err(AllocError::Impossible);
@@ -184,11 +210,22 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         Ok(moved)
     }
 
-    /// Makes an object that was requested as `old` one for `new`.
+    /// Makes an object that was requested as `old` one for `new`. `fault` is told what is found beside that.
     ///
     /// # Safety
     /// As [`realloc`](Self::realloc).
-    unsafe fn change(&self, object: NonNull<u8>, old: Layout, new: Layout) -> Result<NonNull<u8>, Refused> {
+    unsafe fn change(
+        &self,
+        object: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+        fault: fn(&Self, BadFree),
+    ) -> Result<NonNull<u8>, Refused> {
+        if C::HARDENED {
+            // SAFETY: the caller's promise.
+            let changed = unsafe { self.change_hardened(object.addr().get(), Some(old), new, fault) };
+            return changed.map(|address| self.lend(address));
+        }
         let (old, new) = (at_least_a_byte(old), at_least_a_byte(new));
         let address = object.addr().get();
         let held = self.object_of(address, old).map_err(Refused::Free)?;
@@ -218,7 +255,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
 }
 
 /// Why an object was not changed.
-enum Refused {
+pub(crate) enum Refused {
     Alloc(AllocError),
     /// There is no such object; it has been reported.
     Free(BadFree),

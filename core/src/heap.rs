@@ -13,7 +13,7 @@
 //! **Checks.** At [`Checked`] each slot has a mark, set while it is lent; a free finds the slab by the address, compares
 //! class and start, and takes the mark off. What is not lent at that moment, wherever it lies, has none. At
 //! [`Fast`](crate::Fast) a free looks whether the address is inside the span, and the slab finds the rest out when the
-//! object gets there.
+//! object gets there. At [`Hardened`](crate::Hardened) requests and frees come here by way of `harden`.
 
 mod census;
 #[cfg(not(loom))]
@@ -33,6 +33,7 @@ use crate::config::{Checked, Config};
 use crate::depot::Depot;
 use crate::error::{AllocError, BadFree, BadFreeKind};
 use crate::frames::Frames;
+use crate::harden::Hardening;
 use crate::id::NodeId;
 use crate::large::KeptBlocks;
 use crate::platform::{Desk, Pinned, Platform};
@@ -121,6 +122,7 @@ pub struct Heap<'m, P: Platform, C: Config = Checked> {
     pub(crate) late_faults: AtomicU64,
     pub(crate) on_fault: Publish<'m, fn(BadFree)>,
     pub(crate) reclaim: Reclaim<'m>,
+    pub(crate) hardening: Hardening<'m>,
 }
 
 impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
@@ -164,6 +166,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
                 late_faults: AtomicU64::new(0),
                 on_fault: Publish::empty(),
                 reclaim: Reclaim::new(),
+                hardening: Hardening::new(),
             }
         }
     }
@@ -297,7 +300,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     }
 
     /// What is wrong with a free of `address` as an object of `class`, or as a large one.
-    fn explain(&self, address: usize, class: Option<SizeClass>) -> BadFree {
+    pub(crate) fn explain(&self, address: usize, class: Option<SizeClass>) -> BadFree {
         let Some(slab) = self.slab_of(address) else { return self.explain_large(address) };
         let Some(own) = slab.class() else {
             return BadFree { kind: BadFreeKind::Foreign, address, object_bytes: 0, block: 0 };

@@ -38,10 +38,10 @@ pub(crate) enum Object {
 }
 
 /// A large object that was just taken.
-struct Taken {
-    span: FrameSpan,
+pub(crate) struct Taken {
+    pub(crate) span: FrameSpan,
     /// Nobody has had its frames before.
-    fresh: bool,
+    pub(crate) fresh: bool,
 }
 
 /// The layout that no bytes at all are served as: the least that their alignment allows.
@@ -95,7 +95,7 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
     }
 
     /// Frames at a multiple of `align` bytes, fresh ones rather than pooled ones if `zeroed` says that this saves work.
-    fn take_frames(&self, count: FrameCount, align: usize, zeroed: bool) -> Result<Taken, AllocError> {
+    pub(crate) fn take_frames(&self, count: FrameCount, align: usize, zeroed: bool) -> Result<Taken, AllocError> {
         let home = self.home();
         // Frames are aligned as their numbers are; where frame 0 is less so, a part of more frames is.
         let skewed = self.window.base() & (align - 1) != 0;
@@ -177,7 +177,7 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
     }
 
     /// Gives the frames of a large object back that is set aside, and that nobody has.
-    fn release_large(&self, span: FrameSpan) {
+    pub(crate) fn release_large(&self, span: FrameSpan) {
         self.frames.unhold(span);
         let freed = self.free_frames(span);
         debug_assert_eq!(freed, Ok(()));

@@ -36,6 +36,12 @@
 //! that is not lent at that moment is refused at the call, with what was found; an object has a mark that says the same of
 //! it. At [`Fast`] the tree and the slab find it out when the frame or the object gets there.
 //!
+//! **8. Hardening.** At [`Hardened`] the heap also looks at what stands in memory. An object is asked for with 8 bytes more,
+//! where its exact size stands under a key, with a pattern between its end and there; a free that finds either changed is
+//! refused. What is freed is overwritten, waits in a quarantine, and is compared byte by byte before it is lent again. A
+//! large block lies between two frames that nobody has. All of it happens where addresses become pointers: the layers below
+//! never touch what they lend, at any level.
+//!
 //! # Implementation
 //!
 //! **The ladder.** One file, one layer, one noun; requests go down, errors come up, and a file uses only what stands
@@ -43,6 +49,7 @@
 //!
 //! ```text
 //!   object          caches of objects of one type, memory pools
+//!   harden          between `global` and the heap, at one level: canaries, poison, quarantine, guards
 //!   heap            the front end of objects, on addresses; `global` makes pointers       reclaim, tag: beside it
 //!   large           whole frames, kept for a while when freed
 //!   pool            what one CPU keeps of objects
@@ -78,10 +85,10 @@
 //! anyone is told that memory has ended.
 //!
 //! **Unsafe** code lives in the doors and edges and nowhere else: `sync` (the memory model), `carve` (bytes to metadata),
-//! `global` and `adapter` (pointers, other crates' traits), `object` (what is constructed in slots), and the declaration of
-//! [`Platform`], whose implementer makes the one promise that all rests on. `frame_pool` and `pool` say of their layout what
-//! `sync` relies on, in one line each. The pointers of the tiny heap are in `tiny/memory` and
-//! `tiny/traits`.
+//! `global` and `adapter` (pointers, other crates' traits), `harden` (what stands in memory), `object` (what is constructed
+//! in slots), and the declaration of [`Platform`], whose implementer makes the one promise that all rests on. `frame_pool`
+//! and `pool` say of their layout what `sync` relies on, in one line each. The pointers of the tiny heap are in
+//! `tiny/memory` and `tiny/traits`.
 #![cfg_attr(not(any(test, loom)), no_std)]
 #![cfg_attr(feature = "allocator_api", feature(allocator_api))]
 #![deny(unsafe_code)]
@@ -149,8 +156,9 @@ mod large;
 
 mod object;
 
-// Edge above it: pointers.
+// Edges above it: pointers, and what stands in memory.
 mod global;
+mod harden;
 
 // A ladder of its own, on the trees.
 mod tiny;
@@ -177,11 +185,12 @@ mod readme {}
 
 pub use carve::Metadata;
 pub use check::{Census, Invalid};
-pub use config::{Checked, Config, Fast};
+pub use config::{Checked, Config, Fast, Hardened};
 pub use error::{AllocError, BadFree, BadFreeKind, FreeError, Place, SetupError};
 pub use flags::AllocFlags;
 pub use frame::{FrameCount, FrameRange, FrameSpan, Pfn, SpanError};
 pub use frames::{Frames, Request};
+pub use harden::PageHook;
 pub use heap::{ClassCount, Heap, HeapCensus, HeapInvalid, HeapReport};
 pub use id::{CpuId, NodeId, NodeMask};
 pub use kind::ZoneKind;

@@ -128,6 +128,12 @@ impl<'m> Shadow<'m> {
         byte.store(0, Ordering::Relaxed);
         true
     }
+
+    /// As [`take_back`](Self::take_back), by an exchange: of several at the same moment one succeeds.
+    pub(crate) fn take_back_once(&self, class: SizeClass, address: usize) -> bool {
+        let found = self.byte(class, address);
+        found.is_some_and(|(byte, lent)| byte.compare_exchange(lent, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok())
+    }
 }
 
 #[cfg(all(test, not(loom)))]

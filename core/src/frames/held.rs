@@ -122,6 +122,18 @@ impl<P: Platform, C: Config> Frames<'_, P, C> {
         arena.table.set(index, arena.table.get(index).with_kind(Kind::LargeHead));
     }
 
+    /// Keeps a number of 22 bits with the large object that starts at `head`, for as long as it is held.
+    pub(crate) fn note(&self, head: Pfn, note: u32) {
+        let Some(arena) = self.nodes.arena_of(head) else { return };
+        let index = arena.index(head);
+        arena.table.set(index, arena.table.get(index).with_above(note));
+    }
+
+    /// The number that was kept.
+    pub(crate) fn note_of(&self, head: Pfn) -> u32 {
+        self.word_of(head).map_or(0, |word| word.above())
+    }
+
     /// Takes the `more` frames that follow a large object for it, if they are free, of the same zone, and that zone has
     /// them to spare. Nothing idle is asked for: moving the object is no worse than that.
     pub(crate) fn extend_large(&self, span: FrameSpan, more: FrameCount) -> bool {

@@ -6,7 +6,7 @@ use std::vec::Vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{Checked, Fast};
+use crate::config::{Checked, Fast, Hardened};
 use crate::error::BadFreeKind;
 use crate::testing::{Sim, heap};
 
@@ -204,6 +204,11 @@ proptest! {
     #[test]
     fn contents_are_kept_on_zeros(ops in proptest::collection::vec(ops(), 1..if cfg!(miri) { 20 } else { 300 })) {
         contents_are_kept::<Zeros>(&ops);
+    }
+
+    #[test]
+    fn contents_are_kept_hardened(ops in proptest::collection::vec(ops(), 1..if cfg!(miri) { 20 } else { 300 })) {
+        contents_are_kept::<Hardened>(&ops);
     }
 
     #[test]

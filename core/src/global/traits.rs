@@ -9,6 +9,7 @@ use core::ptr::{self, NonNull};
 
 use crate::config::Config;
 use crate::error::BadFree;
+use crate::harden::Ask;
 use crate::heap::Heap;
 use crate::platform::Platform;
 use crate::size_class::SizeClass;
@@ -20,6 +21,9 @@ use super::Refused;
 unsafe impl<P: Platform, C: Config> GlobalAlloc for Heap<'static, P, C> {
     #[inline(always)]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if C::HARDENED {
+            return hardened_rest(self, layout, false);
+        }
         if let Some(class) = SizeClass::of(layout)
             && let Some(address) = self.take_pooled(class)
         {
@@ -38,6 +42,9 @@ unsafe impl<P: Platform, C: Config> GlobalAlloc for Heap<'static, P, C> {
 
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        if C::HARDENED {
+            return hardened_rest(self, layout, true);
+        }
         if SizeClass::of(layout).is_none() {
             return zeroed_rest(self, layout);
         }
@@ -61,7 +68,8 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
     /// Takes an object back for somebody to whom an error cannot be told.
     #[inline(always)]
     fn take_back(&self, address: usize, layout: Layout) {
-        if let Some(class) = SizeClass::of(layout)
+        if !C::HARDENED
+            && let Some(class) = SizeClass::of(layout)
             && self.put_pooled(class, address)
         {
             return;
@@ -74,6 +82,12 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
     fn judge(&self, fault: BadFree) {
         assert!(self.on_fault.get().is_some(), "{fault}");
     }
+
+    /// Tells the hook of what it does not know yet, and then as [`judge`](Self::judge).
+    fn report_and_judge(&self, fault: BadFree) {
+        self.report(fault);
+        self.judge(fault);
+    }
 }
 
 #[cold]
@@ -81,6 +95,15 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
 #[allow(improper_ctypes_definitions, reason = "for its panics, not for foreign callers")]
 extern "C" fn alloc_rest<P: Platform, C: Config>(heap: &Heap<'_, P, C>, layout: Layout) -> usize {
     heap.alloc_slow(layout, true).or_null()
+}
+
+#[inline(never)]
+#[allow(improper_ctypes_definitions, reason = "as above")]
+extern "C" fn hardened_rest<P: Platform, C: Config>(heap: &Heap<'_, P, C>, layout: Layout, zeroed: bool) -> *mut u8 {
+    match heap.alloc_hardened(Ask { layout, reclaim: true, zeroed }, Heap::report_and_judge) {
+        Ok(address) => heap.window.pointer(address),
+        Err(_) => ptr::null_mut(),
+    }
 }
 
 #[cold]
@@ -103,7 +126,7 @@ unsafe extern "C" fn realloc_rest<P: Platform, C: Config>(
     let Some(object) = NonNull::new(object) else { return ptr::null_mut() };
     let Ok(new) = Layout::from_size_align(new_size, layout.align()) else { return ptr::null_mut() };
     // SAFETY: the caller's promise.
-    match unsafe { heap.change(object, layout, new) } {
+    match unsafe { heap.change(object, layout, new, Heap::report_and_judge) } {
         Ok(changed) => changed.as_ptr(),
         Err(Refused::Alloc(_)) => ptr::null_mut(),
         Err(Refused::Free(fault)) => {
@@ -117,7 +140,9 @@ unsafe extern "C" fn realloc_rest<P: Platform, C: Config>(
 #[inline(never)]
 #[allow(improper_ctypes_definitions, reason = "as above")]
 extern "C" fn free_rest<P: Platform, C: Config>(heap: &Heap<'_, P, C>, address: usize, layout: Layout) {
-    if let Err(fault) = heap.free_address(address, layout) {
+    let freed =
+        if C::HARDENED { heap.free_hardened(address, Some(layout)) } else { heap.free_address(address, layout) };
+    if let Err(fault) = freed {
         heap.judge(fault);
     }
 }
@@ -221,7 +246,7 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
             }
             (0, _) => self.alloc(new).ok()?,
             // SAFETY: the caller's promise.
-            _ => match unsafe { self.change(object, old, new) } {
+            _ => match unsafe { self.change(object, old, new, Self::report_and_judge) } {
                 Ok(fitted) => fitted,
                 Err(Refused::Alloc(_)) => return None,
                 Err(Refused::Free(fault)) => {

@@ -1,13 +1,16 @@
 //! Whether the heap adds up.
 //!
 //! ```text
-//! slots = free in slabs + in pools + in depots + lent
+//! slots = free in slabs + in pools + in depots + held back + never lent again + lent
 //! ```
+//!
+//! What is held back and what is never lent again there is only at `Hardened`.
 
 use core::fmt;
 
 use super::Heap;
 use crate::config::Config;
+use crate::id::CpuId;
 use crate::platform::Platform;
 use crate::size_class::SizeClass;
 use crate::slab::Slab;
@@ -28,13 +31,22 @@ pub struct ClassCount {
     pub pooled: usize,
     /// Objects in depots.
     pub depot: usize,
+    /// Objects in the quarantines of CPUs, at [`Hardened`](crate::Hardened).
+    pub quarantined: usize,
+    /// Objects that are never lent again, since they were written after they had been freed.
+    pub condemned: usize,
 }
 
 impl ClassCount {
     /// Objects that users have: what the equation leaves.
     pub fn lent(&self) -> usize {
         // Saturating: while objects move, some may be counted twice.
-        self.slots.saturating_sub(self.free + self.pooled + self.depot)
+        self.slots.saturating_sub(self.not_lent())
+    }
+
+    /// Objects that users do not have.
+    fn not_lent(&self) -> usize {
+        self.free + self.pooled + self.depot + self.quarantined + self.condemned
     }
 }
 
@@ -44,6 +56,8 @@ pub struct HeapCensus {
     classes: [ClassCount; SizeClass::COUNT],
     /// Bytes of the descriptors of slabs, used or not.
     pub descriptor_bytes: usize,
+    /// Bytes of freed large blocks that cannot be given back, since their guards stay closed.
+    pub stuck_bytes: usize,
 }
 
 impl HeapCensus {
@@ -112,8 +126,11 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
 
     /// Counts every object. Looks at every slab; nothing is locked.
     pub fn census(&self) -> HeapCensus {
-        let mut census =
-            HeapCensus { classes: [ClassCount::default(); SizeClass::COUNT], descriptor_bytes: self.store.bytes() };
+        let mut census = HeapCensus {
+            classes: [ClassCount::default(); SizeClass::COUNT],
+            descriptor_bytes: self.store.bytes(),
+            stuck_bytes: self.hardening.stuck_bytes(),
+        };
         for slab in self.slabs() {
             let Some(class) = slab.class() else { continue };
             let count = &mut census.classes[class.index()];
@@ -130,6 +147,11 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
             count.pooled += self.pools.all().iter().map(|pool| pool.stacks.len(class)).sum::<usize>();
             let depots = self.nodes().filter_map(|node| self.depot(node));
             count.depot = depots.map(|depot| depot.len(class)).sum();
+            count.condemned = self.hardening.condemned(class);
+        }
+        let cpus = (0..self.pools.all().len() as u32).map(CpuId::new);
+        for class in cpus.flat_map(|cpu| self.quarantined_on(cpu)) {
+            census.classes[class.index()].quarantined += 1;
         }
         census
     }
@@ -163,7 +185,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         for class in SizeClass::all() {
             let count = census.class(class);
             let (by_census, by_marks) = (count.lent(), marked[class.index()]);
-            let too_many = count.free + count.pooled + count.depot > count.slots;
+            let too_many = count.not_lent() > count.slots;
             if too_many || C::CHECKED && by_census != by_marks {
                 return Err(HeapInvalid::Conservation { class, by_marks, by_census });
             }

@@ -73,9 +73,11 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         }
     }
 
-    /// Objects in the pool of a CPU, whoever has it: what a copy has lost with a thread that it does not have.
+    /// Objects in the pool and in the quarantine of a CPU, whoever has it: what a copy has lost with a thread that it does
+    /// not have.
     pub fn pooled_on(&self, cpu: CpuId) -> usize {
         let Some(pool) = self.pools.all().get(cpu.index()) else { return 0 };
-        SizeClass::all().map(|class| pool.stacks.len(class)).sum::<usize>() + pool.outbox.iter().count()
+        let pooled: usize = SizeClass::all().map(|class| pool.stacks.len(class)).sum();
+        pooled + pool.outbox.iter().count() + self.quarantined_on(cpu).count()
     }
 }

@@ -109,6 +109,9 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
 
     /// Gives everything that a pool holds to the slabs.
     fn empty_pool(&self, pinned: &mut Pinned<P>, pool: &ObjectPool, late: &mut Late) {
+        if C::HARDENED {
+            self.empty_quarantine(pinned, |class, address| self.put_back(class, &[address], late));
+        }
         for class in SizeClass::all() {
             let mut rounds = [0; MAX_BATCH];
             loop {

@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::depot::{Depot, MAX_SHARDS};
 use crate::error::{BadFree, SetupError};
 use crate::frame::FrameSpan;
+use crate::harden::Hardening;
 use crate::id::{CpuId, NodeId};
 use crate::platform::{Desk, Platform};
 use crate::pool::ObjectPool;
@@ -33,6 +34,9 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         while node < nodes {
             plan = Depot::<'static, P>::plan::<C>(plan, Self::shards(cpus));
             node += 1;
+        }
+        if C::HARDENED {
+            plan = Hardening::plan::<C>(plan, cpus);
         }
         plan.bytes()
     }
@@ -95,6 +99,9 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         }
         let caches = carver.slice(nodes * SizeClass::COUNT, |_| Cache::new());
         let briefs = carver.zeros::<AtomicU16>(Self::briefs_len(span));
+        if C::HARDENED {
+            self.hardening.init::<C>(cpus, base ^ metadata_at.rotate_left(20), &mut carver);
+        }
         open();
         self.directory.set(directory);
         if !briefs.is_empty() {

@@ -82,6 +82,16 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         if C::CHECKED { self.unmark(class, address) } else { self.is_inside(address) }
     }
 
+    /// As [`unmark`](Self::unmark), by an exchange: of several at the same moment one succeeds.
+    pub(crate) fn unmark_once(&self, class: SizeClass, address: usize) -> bool {
+        if C::LINEAR_SHADOW {
+            return self.shadow.take_back_once(class, address);
+        }
+        let mark = self.mark_of(class, address);
+        // Relaxed: as `mark`.
+        mark.is_some_and(|mark| mark.compare_exchange(LENT, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok())
+    }
+
     /// The mark of the object of `class` that starts at `address`.
     #[inline(always)]
     fn mark_of(&self, class: SizeClass, address: usize) -> Option<&'m AtomicU8> {

@@ -136,6 +136,9 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
             taken = slots.unwrap_or(0);
             batch.copy_within(place.., 0);
         }
+        if C::HARDENED {
+            self.shuffle(pinned, &mut batch[..taken]);
+        }
         let (&last, rest) = batch[..taken].split_last()?;
         let kept = pool.stacks.extend(class, rest);
         debug_assert_eq!(kept, rest.len(), "the stack was empty, and has room for two batches");
@@ -146,6 +149,9 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     fn grow(&self, class: SizeClass, node: NodeId) -> Result<NodeId, AllocError> {
         let shape = Shape::of::<C>(class);
         let slab = self.new_slab(shape, Contents::Class(class), 0, node)?;
+        if C::HARDENED {
+            self.poison_slab(slab.start(), shape.bytes);
+        }
         let on = slab.node();
         let added = self.with_access(|access| self.cache(on, class).ok_or(Busy)?.add(access, slab));
         if added.is_err() {

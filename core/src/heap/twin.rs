@@ -8,7 +8,8 @@ use std::vec::Vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::Fast;
+use crate::config::{Fast, Hardened};
+use crate::harden::slot_class;
 use crate::testing::{Sim, heap};
 
 const CPUS: u32 = 3;
@@ -24,6 +25,17 @@ struct Linear;
 impl Config for Linear {
     const LINEAR_SHADOW: bool = true;
     const NUMA: bool = false;
+}
+
+/// As processes have it, but poisoned with something that is not zero, and with little held back.
+struct HardLinear;
+impl Config for HardLinear {
+    const HARDENED: bool = true;
+    const LINEAR_SHADOW: bool = true;
+    const NUMA: bool = false;
+    const POISON: u8 = 0xa5;
+    const QUARANTINE_OBJECTS: usize = 7;
+    const QUARANTINE_BYTES: usize = 4096;
 }
 
 #[derive(Clone, Debug)]
@@ -79,7 +91,10 @@ fn ops() -> impl Strategy<Value = Op> {
 }
 
 /// Whether two layouts are the same to a free.
-fn alike(one: Layout, other: Layout) -> bool {
+fn alike<C: Config>(one: Layout, other: Layout) -> bool {
+    if C::HARDENED {
+        return one.size() == other.size() && slot_class(one) == slot_class(other);
+    }
     let least = |layout: Layout| Layout::from_size_align(layout.size().max(1), layout.align()).unwrap();
     match (SizeClass::of(least(one)), SizeClass::of(least(other))) {
         (Some(one), Some(other)) => one == other,
@@ -170,7 +185,8 @@ impl<C: Config> Pair<C> {
             Op::Wrong { pick, offset, layout } => self.free_wrongly(pick, offset, layout),
             Op::Again { interrupting } => {
                 if let Some((address, layout)) = self.freed.filter(|_| C::CHECKED) {
-                    let freed = by(interrupting, || self.heap.free_address(address, layout));
+                    // SAFETY: nobody has it; whether the heap knows that is the question.
+                    let freed = by(interrupting, || unsafe { self.heap.free(self.pointer(address), layout) });
                     assert!(freed.is_err(), "{address:#x} was freed twice");
                 }
             }
@@ -199,16 +215,20 @@ impl<C: Config> Pair<C> {
     fn free_wrongly(&mut self, pick: usize, offset: usize, layout: Layout) {
         let Some((address, own)) = self.pick(pick).filter(|_| C::CHECKED) else { return };
         let wrong = address + offset;
-        let right = self.lent.get(&wrong).is_some_and(|&(own, _)| alike(own, layout));
+        let right = self.lent.get(&wrong).is_some_and(|&(own, _)| alike::<C>(own, layout));
         if right {
             return self.free(wrong, false);
         }
-        let freed = self.heap.free_address(wrong, layout);
+        // SAFETY: as above.
+        let freed = unsafe { self.heap.free(self.pointer(wrong), layout) };
         assert!(freed.is_err(), "{address:#x} of {own:?}, freed {offset} bytes further as {layout:?}");
     }
 
     fn validate(&self) {
-        let small = |layout: &Layout| SizeClass::of(crate::large::at_least_a_byte(*layout)).is_some();
+        let small = |layout: &Layout| match C::HARDENED {
+            true => slot_class(*layout).is_some(),
+            false => SizeClass::of(crate::large::at_least_a_byte(*layout)).is_some(),
+        };
         let lent = self.lent.values().filter(|(layout, _)| small(layout)).count();
         assert_eq!(self.heap.validate().unwrap().lent(), lent);
         self.heap.frames().validate().unwrap();
@@ -250,6 +270,16 @@ proptest! {
     #[test]
     fn the_heap_agrees_with_its_twin_with_linear_marks(ops in prop::collection::vec(ops(), 1..STEPS)) {
         run::<Linear>(ops);
+    }
+
+    #[test]
+    fn the_heap_agrees_with_its_twin_hardened(ops in prop::collection::vec(ops(), 1..STEPS)) {
+        run::<Hardened>(ops);
+    }
+
+    #[test]
+    fn the_heap_agrees_with_its_twin_hardened_with_linear_marks(ops in prop::collection::vec(ops(), 1..STEPS)) {
+        run::<HardLinear>(ops);
     }
 
     #[test]
