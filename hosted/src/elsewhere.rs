@@ -4,7 +4,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::marker::PhantomData;
 
-use pagemill::{Checked, Config, Fast};
+use pagemill::{Checked, Config, Fast, Hardened};
 
 use crate::level::WithHandlers;
 
@@ -14,7 +14,8 @@ pub struct Pagemill<L: Level = Checked> {
     level: PhantomData<L>,
 }
 
-/// The levels that a process has a heap for elsewhere: [`Checked`] and [`Fast`], and each of them [`WithHandlers`].
+/// The levels that a process has a heap for elsewhere: [`Checked`], [`Fast`] and [`Hardened`], and each of them
+/// [`WithHandlers`].
 pub trait Level: Config + Sync + sealed::Sealed {}
 
 mod sealed {
@@ -25,6 +26,8 @@ impl sealed::Sealed for Checked {}
 impl Level for Checked {}
 impl sealed::Sealed for Fast {}
 impl Level for Fast {}
+impl sealed::Sealed for Hardened {}
+impl Level for Hardened {}
 impl<L: Level> sealed::Sealed for WithHandlers<L> {}
 impl<L: Level> Level for WithHandlers<L> {}
 

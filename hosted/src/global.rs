@@ -4,7 +4,7 @@
 use std::alloc::{GlobalAlloc, Layout};
 use std::marker::PhantomData;
 
-use pagemill::{BadFree, Checked, Config, CpuId, Fast, Frames, Heap};
+use pagemill::{BadFree, Checked, Config, CpuId, Fast, Frames, Hardened, Heap};
 
 use crate::fault;
 use crate::level::WithHandlers;
@@ -23,8 +23,8 @@ use crate::tls::Hosted;
 /// assert_eq!(std::thread::spawn(move || squares[31]).join().unwrap(), 961);
 /// ```
 ///
-/// `L` is the level of checking: [`Checked`], the default, or [`Fast`], or one of them [`WithHandlers`]. Each has one heap
-/// in the process, however many values of this type there are.
+/// `L` is the level of checking: [`Checked`], the default, [`Fast`] or [`Hardened`], or one of them [`WithHandlers`]. Each
+/// has one heap in the process, however many values of this type there are.
 ///
 /// * **Threads** keep objects at hand: most requests are a few plain instructions. What a thread has goes back when it
 ///   ends. Beyond 4096 threads, or fewer where address space is limited, the others share what is behind.
@@ -32,6 +32,9 @@ use crate::tls::Hosted;
 /// * **Signal handlers** may allocate and free at the level [`WithHandlers`]. One that interrupted the allocator may get
 ///   null; its frees are kept. At other levels they must not, as with most allocators.
 /// * **A wrong free** writes a line to the error output and aborts, or calls [`on_bad_free`](Self::on_bad_free)'s function.
+/// * **At [`Hardened`]** the pages beside large blocks cannot be touched: who does gets a `SIGSEGV`. There are at most as
+///   many as a quarter of the mappings that the system allows the process (`vm.max_map_count`); others are filled, and
+///   looked at when the block is freed. Its secret comes from `getrandom`.
 /// * **Memory** is asked from the system by `mmap`, within what the process may have. When there is none left, requests
 ///   get null.
 ///
@@ -40,7 +43,7 @@ pub struct Pagemill<L: Level = Checked> {
     level: PhantomData<L>,
 }
 
-/// The levels that a process has a heap for: [`Checked`] and [`Fast`], and each of them [`WithHandlers`].
+/// The levels that a process has a heap for: [`Checked`], [`Fast`] and [`Hardened`], and each of them [`WithHandlers`].
 pub trait Level: Config + Sync + sealed::Served {}
 
 /// A level as configured for processes.
@@ -56,6 +59,10 @@ impl<L: sealed::Served> Config for HostedLevel<L> {
     const DEPOT_BYTES: usize = 1 << 20;
     const DEPOT_ROUNDS: usize = 4096;
     const DEPOT_TOTAL_BYTES: usize = 2 << 20;
+    const HARDENED: bool = L::HARDENED;
+    const POISON: u8 = L::POISON;
+    const QUARANTINE_OBJECTS: usize = L::QUARANTINE_OBJECTS;
+    const QUARANTINE_BYTES: usize = L::QUARANTINE_BYTES;
 }
 
 mod sealed {
@@ -91,8 +98,10 @@ macro_rules! serve {
 }
 serve!(Checked, false, CHECKED_FRAMES, CHECKED_HEAP, CHECKED_PROCESS, CHECKED_MEMBER);
 serve!(Fast, false, FAST_FRAMES, FAST_HEAP, FAST_PROCESS, FAST_MEMBER);
+serve!(Hardened, false, HARDENED_FRAMES, HARDENED_HEAP, HARDENED_PROCESS, HARDENED_MEMBER);
 serve!(WithHandlers<Checked>, true, CHECKED_FRAMES_H, CHECKED_HEAP_H, CHECKED_PROCESS_H, CHECKED_MEMBER_H);
 serve!(WithHandlers<Fast>, true, FAST_FRAMES_H, FAST_HEAP_H, FAST_PROCESS_H, FAST_MEMBER_H);
+serve!(WithHandlers<Hardened>, true, HARDENED_FRAMES_H, HARDENED_HEAP_H, HARDENED_PROCESS_H, HARDENED_MEMBER_H);
 
 impl<L: Level> Pagemill<L> {
     /// The allocator. Nothing happens before the first request.

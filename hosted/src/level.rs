@@ -11,4 +11,8 @@ pub struct WithHandlers<L = Checked>(PhantomData<L>);
 
 impl<L: Config> Config for WithHandlers<L> {
     const CHECKED: bool = L::CHECKED;
+    const HARDENED: bool = L::HARDENED;
+    const POISON: u8 = L::POISON;
+    const QUARANTINE_OBJECTS: usize = L::QUARANTINE_OBJECTS;
+    const QUARANTINE_BYTES: usize = L::QUARANTINE_BYTES;
 }

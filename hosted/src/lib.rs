@@ -5,6 +5,7 @@
 //! process  [unsafe] that heap: set up by the first request, grown by regions
 //! reserve  [unsafe] address space in one piece, made usable part by part
 //! fault    [unsafe] what happens on a wrong free
+//! pages    [unsafe] pages that nobody can touch, for the level `Hardened`
 //! fork     [unsafe] all locks before, all locks after
 //! machine  an instance over a mapping, for demonstrations and tests
 //! crew     threads that are the CPUs 0 to n of an instance
@@ -49,13 +50,15 @@ mod numa;
 #[cfg(target_os = "linux")]
 mod numbers;
 #[cfg(target_os = "linux")]
+mod pages;
+#[cfg(target_os = "linux")]
 mod process;
 #[cfg(target_os = "linux")]
 mod reserve;
 #[cfg(target_os = "linux")]
 mod tls;
 
-pub use ::pagemill::{Checked, Fast};
+pub use ::pagemill::{Checked, Fast, Hardened};
 #[cfg(target_os = "linux")]
 pub use crew::Crew;
 #[cfg(all(target_os = "linux", not(miri)))]

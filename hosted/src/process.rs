@@ -20,6 +20,7 @@ use crate::fork;
 use crate::lock::HostedLock;
 use crate::members::{Instance, Member};
 use crate::numbers::{self, SEATS};
+use crate::pages;
 use crate::reserve::{self, PAGE, Reservation};
 use crate::tls::{self, Hosted};
 
@@ -128,6 +129,10 @@ impl<C: Config> Process<C> {
             return None;
         }
         self.frames.init(span, FRAME_POOLS, 1, base).ok()?;
+        if C::HARDENED {
+            self.heap.set_secret(pages::secret()).ok()?;
+            self.heap.set_page_hook(&pages::PAGES);
+        }
         self.start(&land, metadata)?;
         self.heap.set_fault_hook(&REFUSED);
         fork::prepare();
