@@ -77,8 +77,8 @@ impl Config for Checked {}
 /// | marks taken off by an exchange | of two frees at the same moment, always the second | |
 ///
 /// What it costs: 8 bytes an object and all of it written at the free and read at the next request, 2 frames a large block,
-/// a frame more for a moment with strict alignments; [`Config::QUARANTINE_BYTES`] a CPU, or a thread. Large blocks do not
-/// grow in place, and are not kept when freed. Objects of an [`ObjectCache`](crate::ObjectCache) are as at [`Checked`].
+/// which make a block of a power of two come out of one of twice as many, and as many more as it is aligned to, both for a
+/// moment; [`Config::QUARANTINE_BYTES`] a CPU, or a thread. Large blocks do not grow in place, and are not kept when freed. Objects of an [`ObjectCache`](crate::ObjectCache) are as at [`Checked`].
 ///
 /// [`Overrun`]: crate::BadFreeKind::Overrun
 /// [`WrongSize`]: crate::BadFreeKind::WrongSize

@@ -122,6 +122,8 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     /// Brings rounds into the pool, and answers one of them.
     fn refill(&self, pinned: &mut Pinned<P>, pool: &ObjectPool, class: SizeClass) -> Option<usize> {
         let count = pool.refill_count(pinned, class).min(MAX_BATCH);
+        // Out of order are the slots of one refill: the more they are, the less is known of them.
+        let count = if C::HARDENED { class.batch() } else { count };
         let node = pool.node();
         let mut rounds = [0; MAX_BATCH];
         let batch = &mut rounds[..count];
