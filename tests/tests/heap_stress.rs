@@ -12,8 +12,8 @@ use std::ptr::NonNull;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use machine::{Fast, Instance, Linear, OneNode, heap};
-use pagemill::{AllocError, Checked, Config};
+use machine::{Fast, Instance, Linear, OneNode, class_of, heap};
+use pagemill::{AllocError, Checked, Config, Hardened};
 
 /// Threads at a time, each a CPU.
 const THREADS: usize = 4;
@@ -153,7 +153,7 @@ fn stress<C: Config>() {
     assert_eq!(lives.into_inner(), THREADS * LIVES);
     let left: Vec<_> = mail.into_iter().flat_map(|mail| mail.into_inner().unwrap()).collect();
     let census = heap.validate().unwrap();
-    let small = left.iter().filter(|object| pagemill::SizeClass::of(object.layout).is_some()).count();
+    let small = left.iter().filter(|object| class_of::<C>(object.layout).is_some()).count();
     assert_eq!(census.lent(), small);
     left.into_iter().for_each(|object| object.free(heap));
     for cpu in 0..THREADS as u32 {
@@ -180,6 +180,24 @@ fn no_right_free_is_refused_and_all_comes_home_on_one_node() {
 #[test]
 fn no_right_free_is_refused_and_all_comes_home_with_linear_marks() {
     stress::<Linear>();
+}
+
+/// As processes have it.
+struct HardLinear;
+impl Config for HardLinear {
+    const HARDENED: bool = true;
+    const LINEAR_SHADOW: bool = true;
+    const NUMA: bool = false;
+}
+
+#[test]
+fn no_right_free_is_refused_and_all_comes_home_hardened() {
+    stress::<Hardened>();
+}
+
+#[test]
+fn no_right_free_is_refused_and_all_comes_home_hardened_with_linear_marks() {
+    stress::<HardLinear>();
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The matrix of wrong frees at level `Checked`: every kind, at every size class and large, wherever the object is. Each
+//! The matrix of wrong frees at levels `Checked` and `Hardened`: every kind, at every size class and large, wherever the object is. Each
 //! must be refused at the call, with the right reason, and change nothing. What cannot be seen has a test of its own that
 //! says so.
 //!
@@ -13,10 +13,17 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Barrier};
 
-use machine::{Fast, Instance, Linear, OneNode, heap, on_cpu};
-use pagemill::{BadFree, BadFreeKind, Checked, Config, SizeClass};
+use machine::{Fast, Instance, Linear, OneNode, class_of, heap, on_cpu};
+use pagemill::{BadFree, BadFreeKind, Checked, Config, Hardened, SizeClass};
 
 const CPUS: usize = 3;
+
+/// [`Hardened`] with hardly any quarantine, so that what is freed gets further.
+struct Hard;
+impl Config for Hard {
+    const HARDENED: bool = true;
+    const QUARANTINE_OBJECTS: usize = 1;
+}
 
 fn layout(size: usize) -> Layout {
     Layout::from_size_align(size, 1).unwrap()
@@ -76,7 +83,7 @@ impl<C: Config> Case<C> {
     fn put(&mut self, place: Place) -> Vec<NonNull<u8>> {
         let (heap, layout) = (self.heap, self.layout);
         let lend = |count: usize| (0..count).map(|_| alloc(heap, layout)).collect::<Vec<_>>();
-        let count = match SizeClass::of(layout) {
+        let count = match class_of::<C>(layout) {
             // More than a pool holds.
             Some(class) => (2 * (16384 / class.bytes()) + 8).min(300),
             None => 3,
@@ -124,10 +131,10 @@ impl<C: Config> Case<C> {
     /// What was freed is where it was meant to be.
     fn is_at(&self, place: Place) {
         let census = self.heap.validate().unwrap();
-        let Some(class) = SizeClass::of(self.layout) else { return };
+        let Some(class) = class_of::<C>(self.layout) else { return };
         let count = census.class(class);
         let right = match place {
-            Place::JustFreed | Place::Pool | Place::OtherPool => count.pooled > 0,
+            Place::JustFreed | Place::Pool | Place::OtherPool => count.pooled + count.quarantined > 0,
             Place::Depot => count.depot > 0,
             Place::Slab => count.pooled + count.depot == 0 && count.free > 0,
             Place::FreedElsewhere => count.free > 0,
@@ -172,7 +179,7 @@ fn layouts() -> impl Iterator<Item = Layout> {
 fn twice<C: Config>() {
     let heap = heap::<C>(16384, CPUS);
     for layout in layouts() {
-        let small = SizeClass::of(layout).is_some();
+        let small = class_of::<C>(layout).is_some();
         for place in PLACES {
             let mut case = Case { heap, layout, kept: Vec::new() };
             let objects = case.put(place);
@@ -209,7 +216,7 @@ fn never<C: Config>() {
             interior(&case, object, is_freed);
             other_layouts(&case, object, is_freed);
         }
-        if let Some(class) = SizeClass::of(layout) {
+        if let Some(class) = class_of::<C>(layout) {
             never_lent(&case, class);
         }
         let foreign = [
@@ -233,24 +240,26 @@ fn never<C: Config>() {
 /// Addresses inside an object and around its start.
 fn interior<C: Config>(case: &Case<C>, object: NonNull<u8>, freed: bool) {
     let (start, size) = (object.addr().get(), case.layout.size());
+    // Where the slab is gone nobody knows any more what was there.
+    let kinds = [BadFreeKind::Interior, BadFreeKind::Foreign, BadFreeKind::NotLent];
     let inside = [1, 2, 3, 4, 7, 8, 15, 16, 24, 32, 48, 64, 100, size / 2, size / 2 + 1, 4096, 8192, size - 1];
     for offset in inside.into_iter().filter(|&offset| 0 < offset && offset < size) {
-        // Where the slab is gone nobody knows any more what was there.
-        let kinds = [BadFreeKind::Interior, BadFreeKind::NotLent, BadFreeKind::Foreign];
         let kinds = if freed { &kinds[..] } else { &kinds[..1] };
         case.refuse(at(start + offset), case.layout, kinds, "inside an object");
         case.refuse_unsized(at(start + offset), "inside an object, without a layout");
     }
     if start % 4096 != 0 && !start.is_multiple_of(size.next_power_of_two()) {
-        case.refuse(at(start - 1), case.layout, &[BadFreeKind::Interior, BadFreeKind::Foreign], "before an object");
+        let kinds = if freed { &kinds[..] } else { &kinds[..2] };
+        case.refuse(at(start - 1), case.layout, kinds, "before an object");
     }
 }
 
 /// An object as one of every other class and size.
 fn other_layouts<C: Config>(case: &Case<C>, object: NonNull<u8>, freed: bool) {
-    let own = SizeClass::of(case.layout);
+    let own = class_of::<C>(case.layout);
     for other in layouts() {
         let same = match own {
+            _ if C::HARDENED => other == case.layout,
             Some(class) => SizeClass::of(other) == Some(class),
             None => SizeClass::of(other).is_none() && other.size().div_ceil(4096) == case.layout.size().div_ceil(4096),
         };
@@ -296,9 +305,113 @@ at_every_config! {
     what_is_freed_twice_is_refused: twice<Checked>,
     what_is_freed_twice_is_refused_on_one_node: twice<OneNode>,
     what_is_freed_twice_is_refused_by_linear_marks: twice<Linear>,
+    what_is_freed_twice_is_refused_hardened: twice<Hard>,
     what_is_not_lent_is_refused: never<Checked>,
     what_is_not_lent_is_refused_on_one_node: never<OneNode>,
     what_is_not_lent_is_refused_by_linear_marks: never<Linear>,
+    what_is_not_lent_is_refused_hardened: never<Hard>,
+}
+
+/// Objects of every class and large, of every length of slack, on whichever CPU: what is written beyond the end is seen
+/// at the free, another size of the same class too; what is not written is freed.
+fn beyond<C: Config>() {
+    let heap = heap::<C>(16384, CPUS);
+    for layout in layouts().flat_map(|full| [0, 1, 3, 7, 9].map(|less| layout(full.size().saturating_sub(less)))) {
+        let case = Case { heap, layout, kept: vec![alloc(heap, layout)] };
+        let object = alloc(heap, layout);
+        for beyond in [0, 1, 7] {
+            // SAFETY: behind the object's end there is more of its slot, or a guard.
+            let place = unsafe { object.add(layout.size() + beyond) };
+            // SAFETY: as above: nobody else's, and written by the heap.
+            let before = unsafe { place.read() };
+            for value in [0, !before, before ^ 1] {
+                // SAFETY: as above; it is the mistake that is to be found.
+                unsafe { place.write(value) };
+                case.refuse(object, layout, &[BadFreeKind::Overrun], "written beyond its end");
+                case.refuse_unsized(object, "written beyond its end, without a layout");
+            }
+            // SAFETY: as above.
+            unsafe { place.write(before) };
+        }
+        let other = self::layout(layout.size() + 1);
+        let same = class_of::<C>(other) == class_of::<C>(layout);
+        let kind = if same { BadFreeKind::WrongSize } else { BadFreeKind::WrongClass };
+        case.refuse(object, other, &[kind, BadFreeKind::WrongClass], "another size");
+        on_cpu(1, || free(heap, object, layout)).expect("a right free was refused");
+        case.finish();
+    }
+}
+
+#[test]
+fn what_is_written_beyond_its_end_is_seen() {
+    beyond::<Hard>();
+    beyond::<Hardened>();
+}
+
+/// Keeps its slabs, so that what was written there is found.
+struct Keeps;
+impl Config for Keeps {
+    const HARDENED: bool = true;
+    const KEEP_EMPTY_SLABS: usize = 1 << 20;
+}
+
+thread_local! {
+    static WRITTEN: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// A byte that is written to a freed object, wherever that is, is found before the object is lent again, and it is not.
+#[test]
+fn what_is_written_after_its_free_is_found_before_it_is_lent() {
+    static HOOK: fn(BadFree) = |fault| {
+        assert_eq!(fault.kind, BadFreeKind::WrittenAfterFree);
+        WRITTEN.set(WRITTEN.get() + 1);
+    };
+    let heap = heap::<Keeps>(32768, CPUS);
+    heap.set_fault_hook(&HOOK);
+    for layout in layouts().filter(|&layout| class_of::<Keeps>(layout).is_some()) {
+        for place in [Place::JustFreed, Place::Pool, Place::Depot, Place::Slab, Place::OtherPool, Place::FreedElsewhere]
+        {
+            let mut case = Case { heap, layout, kept: Vec::new() };
+            let freed = case.put(place);
+            let victim = freed[freed.len() / 2];
+            // SAFETY: the first byte of a slot; it is the mistake that is to be found.
+            let byte = unsafe { victim.as_ref() };
+            // SAFETY: as above.
+            unsafe { victim.write(byte ^ 0x10) };
+            (0..CPUS as u32).for_each(|cpu| on_cpu(cpu, || heap.drain_cpu()));
+            heap.validate().unwrap();
+            WRITTEN.set(0);
+            while WRITTEN.get() == 0 {
+                assert!(case.kept.len() < 10_000, "{layout:?} {place:?}: never found");
+                case.kept.push(alloc(heap, layout));
+            }
+            assert!(!case.kept.contains(&victim));
+            let Case { kept, .. } = case;
+            kept.into_iter().for_each(|object| free(heap, object, layout).unwrap());
+            heap.validate().unwrap();
+        }
+    }
+    let census = heap.validate().unwrap();
+    let condemned: usize = SizeClass::all().map(|class| census.class(class).condemned).sum();
+    assert_eq!(condemned, 6 * layouts().filter(|&layout| class_of::<Keeps>(layout).is_some()).count());
+}
+
+/// Freed again while the quarantine has it.
+#[test]
+fn what_is_held_back_is_not_lent() {
+    let heap = heap::<Hardened>(16384, CPUS);
+    for layout in layouts() {
+        let mut case = Case { heap, layout, kept: Vec::new() };
+        let freed = case.put(Place::Pool);
+        if let Some(class) = class_of::<Hardened>(layout) {
+            assert!(heap.census().class(class).quarantined > 0);
+        }
+        for &object in &freed {
+            case.refuse(object, layout, &[BadFreeKind::NotLent], "freed twice, held back");
+            case.refuse_unsized(object, "freed twice, held back, without a layout");
+        }
+        case.finish();
+    }
 }
 
 /// A limit: once an address is lent again, a stale free of it is somebody else's right free. His own is then refused.
@@ -350,6 +463,7 @@ fn simultaneous<C: Config>() {
         .collect();
     let refused: usize = freers.into_iter().map(|freer| freer.join().unwrap()).sum();
     assert!(refused <= ROUNDS, "a right free was refused");
+    assert!(!C::HARDENED || refused == ROUNDS, "here marks are taken by an exchange");
     assert!(refused * 100 >= ROUNDS * 99, "only {refused} of {ROUNDS} were refused at the call");
     heap.trim();
     match heap.validate() {
@@ -369,6 +483,7 @@ at_every_config! {
     limit_a_wrong_size_of_the_same_class_linear: same_class<Linear>,
     limit_two_frees_at_the_same_moment: simultaneous<Checked>,
     limit_two_frees_at_the_same_moment_linear: simultaneous<Linear>,
+    no_limit_two_frees_at_the_same_moment_hardened: simultaneous<Hardened>,
 }
 
 /// At `Fast` a free of what is outside the span is refused at the call; what is no slot's start, or is in its slab

@@ -1,11 +1,13 @@
 //! A heap on real memory, whose CPUs are numbers: a thread is the CPU that it says it is, so that one thread can lay an
 //! object wherever a test wants it, and many can meet.
 
+use std::alloc::Layout;
 use std::cell::Cell;
 use std::mem::MaybeUninit;
 
 use pagemill::{
-    Checked, Config, Context, CpuId, FrameCount, FrameSpan, Frames, Heap, Metadata, NodeId, Pfn, Platform, ZoneKind,
+    Checked, Config, Context, CpuId, FrameCount, FrameSpan, Frames, Heap, Metadata, NodeId, Pfn, Platform, SizeClass,
+    ZoneKind,
 };
 
 thread_local! {
@@ -56,6 +58,13 @@ impl Config for OneNode {
 pub(crate) struct Linear;
 impl Config for Linear {
     const LINEAR_SHADOW: bool = true;
+}
+
+/// The class that an object for `layout` is of.
+pub(crate) fn class_of<C: Config>(layout: Layout) -> Option<SizeClass> {
+    // What is hardened has 8 bytes more.
+    let more = if C::HARDENED { 8 } else { 0 };
+    SizeClass::of(Layout::from_size_align(layout.size() + more, layout.align()).unwrap())
 }
 
 /// Nothing is checked at the call.
