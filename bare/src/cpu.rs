@@ -5,6 +5,7 @@ use core::arch::asm;
 
 use qemu_exit::QEMUExit;
 use x86_64::instructions::port::{PortReadOnly, PortWriteOnly};
+use x86_64::instructions::random::RdRand;
 use x86_64::registers::rflags::{self, RFlags};
 
 pub use x86_64::instructions::interrupts::{disable as disable_interrupts, enable as enable_interrupts};
@@ -56,6 +57,12 @@ pub(crate) fn outb(port: u16, value: u8) {
 pub fn time_stamp() -> u64 {
     // SAFETY: every x86-64 CPU has the instruction, and the kernel does not forbid it to itself.
     unsafe { core::arch::x86_64::_rdtsc() }
+}
+
+/// A number that nobody guesses, where the CPU makes some; else one that is hard to guess: when this was asked.
+pub fn random() -> u64 {
+    let made = RdRand::new().and_then(RdRand::get_u64).unwrap_or(0);
+    made ^ time_stamp().wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 /// Waits about `us` microseconds: a write to the diagnostics port takes about one on a PC.

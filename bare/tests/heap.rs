@@ -24,6 +24,7 @@ pagemill_bare::kernel! {
         exhaustion_and_recovery,
         no_memory_in_handlers,
         wrong_frees_are_told_apart,
+        hardened_beside_it,
         a_wrong_free_is_a_panic,
     ];
 
@@ -31,6 +32,8 @@ pagemill_bare::kernel! {
 
     #[path = "../../tests/src/collections.rs"]
     mod collections;
+    #[path = "common/hardened.rs"]
+    mod hardened;
     #[path = "common/objects.rs"]
     mod objects;
     #[path = "common/world.rs"]
@@ -63,6 +66,15 @@ pagemill_bare::kernel! {
     static GLOBAL: Global = Global;
 
     const WORDS: Layout = Layout::new::<[u64; 8]>();
+
+    fn hardened_beside_it() {
+        let rest = rest();
+        hardened::with_heap(|| {
+            hardened::churn(effort(2000));
+            hardened::mistakes();
+        });
+        rest.assert_again();
+    }
 
     /// The machine with a heap, at rest.
     fn rest() -> Rest {
