@@ -18,10 +18,13 @@ pub(super) unsafe fn fill(start: *mut u8, bytes: usize, with: u8) {
 pub(super) unsafe fn is_all(start: *const u8, bytes: usize, same: u8) -> bool {
     // SAFETY: the caller's promise.
     let bytes = unsafe { core::slice::from_raw_parts(start, bytes) };
-    // Line by line: without a decision for each byte the compiler compares many at once.
-    let (lines, rest) = bytes.as_chunks::<64>();
-    let differs = |bytes: &[u8]| bytes.iter().fold(0, |all, &byte| all | (byte ^ same)) != 0;
-    !lines.iter().any(|line| differs(line)) && !differs(rest)
+    let all_same = u64::from_ne_bytes([same; 8]);
+    let (words, rest) = bytes.as_chunks::<8>();
+    // Line by line: without a decision for each word the compiler compares several at once.
+    let (lines, few) = words.as_chunks::<8>();
+    let differ =
+        |words: &[[u8; 8]]| words.iter().fold(0, |all, &word| all | (u64::from_ne_bytes(word) ^ all_same)) != 0;
+    !lines.iter().any(|line| differ(line)) && !differ(few) && rest.iter().all(|&byte| byte == same)
 }
 
 /// The eight bytes at `start`.

@@ -72,7 +72,7 @@ impl<'m> Quarantine<'m> {
         let next = next_random(state);
         self.set(RANDOM, next);
         // The upper half by multiplication: no division, and hardly any place is likelier than another.
-        ((next >> 32) * end as u64 >> 32) as usize
+        (((next >> 32) * end as u64) >> 32) as usize
     }
 
     /// Bytes that lie here.

@@ -16,36 +16,51 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     /// a pin, or on a CPU without a pool, nothing waits.
     pub(super) fn hold_back(&self, class: SizeClass, address: usize) {
         let held = Held { offset: address.wrapping_sub(self.window.base()), class };
-        let mut out = self.lay_down(held);
+        let mut out = if C::QUARANTINE_OBJECTS == 0 || class.bytes() > C::QUARANTINE_BYTES {
+            Some(held)
+        } else {
+            self.replace(Some(held))
+        };
         while let Some(held) = out {
-            self.free_slow(held.class, self.window.base().wrapping_add(held.offset));
-            out = self.excess();
+            self.free_slow(held.class, self.address_of_held(held));
+            out = self.replace(None);
         }
     }
 
-    /// Lays an object on a random place; answers what has to go for it.
-    fn lay_down(&self, held: Held) -> Option<Held> {
-        if C::QUARANTINE_OBJECTS == 0 || held.class.bytes() > C::QUARANTINE_BYTES {
-            return Some(held);
+    /// Lays an object, if there is one, on a random place, and puts what lay there into the pool; then whatever else is
+    /// too much. Answers what the pool does not take: the caller frees that, and calls again.
+    fn replace(&self, held: Option<Held>) -> Option<Held> {
+        let Some(mut pinned) = P::pin() else { return held };
+        let Some(quarantine) = self.quarantine_of(pinned.cpu()) else { return held };
+        let mut out = held.and_then(|held| {
+            let place = self.random_below(&mut pinned, quarantine, C::QUARANTINE_OBJECTS);
+            quarantine.exchange(&mut pinned, place, Some(held))
+        });
+        loop {
+            if let Some(held) = out
+                && !self.put_held(&mut pinned, held)
+            {
+                return Some(held);
+            }
+            if quarantine.bytes() <= C::QUARANTINE_BYTES {
+                return None;
+            }
+            let start = self.random_below(&mut pinned, quarantine, C::QUARANTINE_OBJECTS);
+            let place = quarantine.occupied_from(&mut pinned, start)?;
+            out = quarantine.exchange(&mut pinned, place, None);
         }
-        let Some(mut pinned) = P::pin() else { return Some(held) };
-        let Some(quarantine) = self.quarantine_of(pinned.cpu()) else { return Some(held) };
-        let place = self.random_below(&mut pinned, quarantine, C::QUARANTINE_OBJECTS);
-        let before = quarantine.exchange(&mut pinned, place, Some(held));
-        drop(pinned);
-        before.or_else(|| self.excess())
     }
 
-    /// Takes an object out of this CPU's quarantine if that holds too much.
-    fn excess(&self) -> Option<Held> {
-        let mut pinned = P::pin()?;
-        let quarantine = self.quarantine_of(pinned.cpu())?;
-        if quarantine.bytes() <= C::QUARANTINE_BYTES {
-            return None;
-        }
-        let start = self.random_below(&mut pinned, quarantine, C::QUARANTINE_OBJECTS);
-        let place = quarantine.occupied_from(&mut pinned, start)?;
-        quarantine.exchange(&mut pinned, place, None)
+    /// Puts an object into this CPU's pool, if that has room and holds such objects.
+    fn put_held(&self, pinned: &mut Pinned<P>, held: Held) -> bool {
+        let address = self.address_of_held(held);
+        let Some(pool) = self.pools.mine(pinned) else { return false };
+        let local = !C::NUMA || self.slab_of(address).is_some_and(|slab| slab.is_of_on(held.class, pool.home()));
+        local && pool.put(pinned, held.class, address)
+    }
+
+    fn address_of_held(&self, held: Held) -> usize {
+        self.window.base().wrapping_add(held.offset)
     }
 
     fn random_below(&self, pinned: &mut Pinned<P>, quarantine: Quarantine<'_>, end: usize) -> usize {
@@ -61,7 +76,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         }
         for place in 0..C::QUARANTINE_OBJECTS {
             if let Some(held) = quarantine.exchange(pinned, place, None) {
-                home(held.class, self.window.base().wrapping_add(held.offset));
+                home(held.class, self.address_of_held(held));
             }
         }
     }
