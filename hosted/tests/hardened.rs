@@ -113,6 +113,18 @@ fn more_blocks_than_there_may_be_mappings() {
     assert_eq!(A.heap().census().stuck_bytes, 0);
 }
 
+/// As strict as can be: the guard before the block is in the gigabyte before.
+#[test]
+fn a_block_at_a_gigabyte() {
+    let layout = Layout::from_size_align(100_000, 1 << 30).unwrap();
+    for _ in 0..3 {
+        let block = object(layout);
+        assert_eq!(block.addr() % layout.align(), 0);
+        (0..layout.size() as isize).step_by(4096).for_each(|offset| touch(block, offset));
+        free(block, layout);
+    }
+}
+
 fn quarantined() -> usize {
     let census = A.heap().census();
     SizeClass::all().map(|class| census.class(class).quarantined).sum()

@@ -13,18 +13,38 @@ pub(super) unsafe fn fill(start: *mut u8, bytes: usize, with: u8) {
 
 /// Whether all bytes are the same one.
 ///
+/// By pointers, not as a slice: no reference is made to what somebody may be writing by mistake.
+///
 /// # Safety
 /// So many bytes from `start` on have been written, and are nobody else's.
 pub(super) unsafe fn is_all(start: *const u8, bytes: usize, same: u8) -> bool {
-    // SAFETY: the caller's promise.
-    let bytes = unsafe { core::slice::from_raw_parts(start, bytes) };
+    const LINE: usize = 64;
     let all_same = u64::from_ne_bytes([same; 8]);
-    let (words, rest) = bytes.as_chunks::<8>();
-    // Line by line: without a decision for each word the compiler compares several at once.
-    let (lines, few) = words.as_chunks::<8>();
-    let differ =
-        |words: &[[u8; 8]]| words.iter().fold(0, |all, &word| all | (u64::from_ne_bytes(word) ^ all_same)) != 0;
-    !lines.iter().any(|line| differ(line)) && !differ(few) && rest.iter().all(|&byte| byte == same)
+    let (lines, words) = (bytes / LINE, bytes / 8);
+    for line in 0..lines {
+        // SAFETY: before the end.
+        let place = unsafe { start.add(line * LINE) };
+        // SAFETY: a whole line before the end.
+        let line = unsafe { place.cast::<[u64; LINE / 8]>().read_unaligned() };
+        // Without a decision for each word the compiler compares several at once.
+        if line.into_iter().fold(0, |all, word| all | (word ^ all_same)) != 0 {
+            return false;
+        }
+    }
+    for word in lines * LINE / 8..words {
+        // SAFETY: before the end.
+        let place = unsafe { start.add(word * 8) };
+        // SAFETY: a whole word before the end.
+        if unsafe { place.cast::<u64>().read_unaligned() } != all_same {
+            return false;
+        }
+    }
+    (words * 8..bytes).all(|byte| {
+        // SAFETY: before the end.
+        let place = unsafe { start.add(byte) };
+        // SAFETY: as above.
+        unsafe { place.read() == same }
+    })
 }
 
 /// The eight bytes at `start`.

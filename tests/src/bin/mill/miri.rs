@@ -20,6 +20,7 @@ const CASES: usize = 4;
 /// What the short form leaves to the long one: the heap's layers, of which a test takes minutes.
 const LONG: &[&str] = &[
     "global::",
+    "harden::tests",
     "heap::",
     "large::",
     "object::",
