@@ -67,18 +67,23 @@ impl Config for Checked {}
 /// Every free is checked at the call, and what a heap lends is watched for writes beyond it and after it: for programs that
 /// must not go on with memory that somebody has overwritten, and for finding who did.
 ///
-/// | what | finds, or prevents | idea |
-/// |---|---|---|
-/// | the exact size in a keyed trailer, canaries up to it | a write beyond the end, by one byte too, at the free or the change of size ([`Overrun`]); a free by another size ([`WrongSize`]) | StackGuard; OpenBSD's `malloc`; Scudo |
-/// | freed objects overwritten, compared when they are lent again | a write to freed memory ([`WrittenAfterFree`]; the object is never lent again); secrets that stay in memory | `hardened_malloc`; SLUB |
-/// | freed objects held back, replaced at random | a second free or use while nobody else has the object | Scudo; OpenBSD |
-/// | slots lent in no order | overflows into an object of the attacker's choice | OpenBSD; `hardened_malloc`; Linux's freelist randomisation |
-/// | a frame before and behind a large block that nobody has | overflow and underflow, at the access where the machine can make them inaccessible ([`PageHook`]) | Electric Fence; OpenBSD |
-/// | marks taken off by an exchange | of two frees at the same moment, always the second | |
+/// * **Canaries** behind an object, up to a keyed trailer with its exact size: a write beyond the end, by one byte too, is
+///   an [`Overrun`] at the free or the change of size, and a free by another size a [`WrongSize`]. From StackGuard,
+///   OpenBSD's `malloc` and Scudo.
+/// * **Poison**: what is freed is overwritten, and compared when it is to be lent again. A byte that has changed is a
+///   [`WrittenAfterFree`], and the object is never lent again. No secret stays in freed memory. From `hardened_malloc`
+///   and SLUB.
+/// * **Quarantine**: what is freed takes a random place among others and drives out what was there, so that a second free
+///   and a late use meet an object that nobody has. From Scudo and OpenBSD.
+/// * **Order**: slots are lent in none that is known. From OpenBSD, `hardened_malloc`, and Linux's freelists.
+/// * **Guards**: a frame before a large block and one behind it that nobody has. Where the machine can make them
+///   inaccessible, by a [`PageHook`], overflow and underflow end at the access, else at the free. From Electric Fence.
+/// * **Marks** are taken off by an exchange: of two frees at the same moment the second is always refused.
 ///
-/// What it costs: 8 bytes an object and all of it written at the free and read at the next request, 2 frames a large block,
-/// which make a block of a power of two come out of one of twice as many, and as many more as it is aligned to, both for a
-/// moment; [`Config::QUARANTINE_BYTES`] a CPU, or a thread. Large blocks do not grow in place, and are not kept when freed. Objects of an [`ObjectCache`](crate::ObjectCache) are as at [`Checked`].
+/// What it costs: 8 bytes an object, all of it written at the free and read at the next request; 2 frames a large block,
+/// which make one of a power of two come out of twice as many, and as many more as it is aligned to, both for a moment;
+/// [`Config::QUARANTINE_BYTES`] a CPU, or a thread. Large blocks do not grow in place, and are not kept when freed. Objects
+/// of an [`ObjectCache`](crate::ObjectCache) are as at [`Checked`].
 ///
 /// [`Overrun`]: crate::BadFreeKind::Overrun
 /// [`WrongSize`]: crate::BadFreeKind::WrongSize
