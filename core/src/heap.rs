@@ -121,7 +121,7 @@ pub struct Heap<'m, P: Platform, C: Config = Checked> {
     /// Wrong frees that were found only when the object got to its slab.
     pub(crate) late_faults: AtomicU64,
     pub(crate) on_fault: Publish<'m, fn(BadFree)>,
-    pub(crate) reclaim: Reclaim<'m>,
+    pub(crate) reclaim: Reclaim<'m, P>,
     pub(crate) hardening: Hardening<'m>,
 }
 
@@ -315,7 +315,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod twin;

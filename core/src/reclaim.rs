@@ -10,13 +10,21 @@
 //! at a time is in it: an allocation inside a shrinker does not begin another, and other CPUs wait for what the first one
 //! finds. The order is that of Linux's `try_to_free_pages` and `out_of_memory`.
 
+mod shrinkers;
+
 use core::alloc::Layout;
 
 use crate::config::Config;
 use crate::error::{AllocError, SetupError};
 use crate::heap::Heap;
+use crate::id::CpuId;
 use crate::platform::{Context, Platform};
-use crate::sync::{AtomicU32, AtomicUsize, Ordering, Publish, const_fn};
+use crate::sync::{AtomicU32, AtomicUsize, Ordering, Publish, const_fn, relax};
+pub use shrinkers::Shrinker;
+pub(crate) use shrinkers::Shrinkers;
+
+/// Looks at whether another CPU is done with reclaiming, before a request does without.
+const WAITS: usize = if cfg!(any(loom, shuttle)) { 8 } else { 1 << 16 };
 
 /// Somebody who holds memory that he can do without: a cache of names, of blocks, of idle objects.
 pub trait Shrink: Sync {
@@ -26,23 +34,6 @@ pub trait Shrink: Sync {
     /// Gives up as many as `target` objects; answers how many it were. May free and allocate; must not unwind where the
     /// heap is a global allocator.
     fn scan(&self, target: usize) -> usize;
-}
-
-/// A registration with one heap, at a place that lives as long as the heap.
-pub struct Shrinker<'m> {
-    shrink: &'m dyn Shrink,
-    next: Publish<'m, Self>,
-    /// 1 while it is registered.
-    listed: AtomicU32,
-}
-
-impl<'m> Shrinker<'m> {
-    const_fn! {
-        /// A registration to be: see [`Heap::add_shrinker`].
-        pub const fn new(shrink: &'m dyn Shrink) -> Self {
-            Self { shrink, next: Publish::empty(), listed: AtomicU32::new(0) }
-        }
-    }
 }
 
 /// What is to be done when memory has ended in spite of all.
@@ -71,8 +62,8 @@ pub struct Failures {
 }
 
 /// The registrations, and who is reclaiming.
-pub(crate) struct Reclaim<'m> {
-    first: Publish<'m, Shrinker<'m>>,
+pub(crate) struct Reclaim<'m, P: Platform> {
+    shrinkers: Shrinkers<'m, P>,
     policy: Publish<'m, OomPolicy>,
     /// 0, or 1 more than the number of the CPU that reclaims.
     owner: AtomicU32,
@@ -82,11 +73,11 @@ pub(crate) struct Reclaim<'m> {
     shrunk: AtomicUsize,
 }
 
-impl<'m> Reclaim<'m> {
+impl<P: Platform> Reclaim<'_, P> {
     const_fn! {
         pub(crate) const fn new() -> Self {
             Self {
-                first: Publish::empty(),
+                shrinkers: Shrinkers::new(),
                 policy: Publish::empty(),
                 owner: AtomicU32::new(0),
                 failures: AtomicU32::new(0),
@@ -104,14 +95,32 @@ impl<'m> Reclaim<'m> {
         self.largest.fetch_max(layout.size(), Ordering::Relaxed);
     }
 
+    /// In a copy of the process that only the caller is left in: what others were about to do will never end.
+    ///
+    /// A shrinker that was being asked by another thread, and had been removed meanwhile, is idle never.
+    #[cfg(not(loom))]
+    pub(crate) fn in_copy(&self, cpu: CpuId) {
+        // Its own reclaim goes on, if one of the shrinkers has made the copy.
+        if self.owner.load(Ordering::Relaxed) != number(Some(cpu)) + 1 {
+            self.owner.store(0, Ordering::Relaxed);
+            self.shrinkers.forget_calls();
+        }
+    }
+
+    /// Its locks.
+    #[cfg(not(loom))]
+    pub(crate) fn each_lock(&self, each: &mut impl crate::heap::EachLock<P>) {
+        self.shrinkers.each_lock(each);
+    }
+
     /// The right to reclaim, unless this CPU has it already; waits a while for another CPU to be done.
-    fn enter(&self, me: u32) -> Option<Turn<'_, 'm>> {
-        for _ in 0..1 << 16 {
+    fn enter(&self, me: u32) -> Option<Turn<'_>> {
+        for _ in 0..WAITS {
             // Acquire: pairs with the Release of `Turn::drop`; what the last one found is there to be had.
             match self.owner.compare_exchange(0, me + 1, Ordering::Acquire, Ordering::Relaxed) {
-                Ok(_) => return Some(Turn(self)),
+                Ok(_) => return Some(Turn(&self.owner)),
                 Err(owner) if owner == me + 1 => return None,
-                Err(_) => core::hint::spin_loop(),
+                Err(_) => relax(),
             }
         }
         None
@@ -119,11 +128,11 @@ impl<'m> Reclaim<'m> {
 }
 
 /// The right to reclaim, given back when dropped, also by what unwinds.
-struct Turn<'a, 'm>(&'a Reclaim<'m>);
+struct Turn<'a>(&'a AtomicU32);
 
-impl Drop for Turn<'_, '_> {
+impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        self.0.owner.store(0, Ordering::Release);
+        self.0.store(0, Ordering::Release);
     }
 }
 
@@ -134,35 +143,17 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     /// [`SetupError::State`] if it is registered already; [`SetupError::WouldBlock`] from a context that interrupted the
     /// allocator.
     pub fn add_shrinker(&self, shrinker: &'m Shrinker<'m>) -> Result<(), SetupError> {
-        let Some(pinned) = P::pin() else { return Err(SetupError::WouldBlock) };
-        let _held = self.registry.lock(&pinned);
-        if shrinker.listed.swap(1, Ordering::Relaxed) != 0 {
-            return Err(SetupError::State);
-        }
-        shrinker.next.set(self.reclaim.first.get());
-        self.reclaim.first.set(Some(shrinker));
-        Ok(())
+        as_setup(self.reclaim.shrinkers.add(shrinker))
     }
 
-    /// From now on `shrinker` is not asked any more, but for a call that may be under way on another CPU.
+    /// From now on no call of `shrinker` begins. One may be under way on another CPU, or be what calls this; it has ended
+    /// when [`Shrinker::is_idle`]. Nobody waits for that here: the caller may hold what the call waits for.
     ///
     /// # Errors
     /// [`SetupError::State`] if it is not registered; [`SetupError::WouldBlock`] from a context that interrupted the
     /// allocator.
     pub fn remove_shrinker(&self, shrinker: &'m Shrinker<'m>) -> Result<(), SetupError> {
-        let Some(pinned) = P::pin() else { return Err(SetupError::WouldBlock) };
-        let _held = self.registry.lock(&pinned);
-        let mut place = &self.reclaim.first;
-        while let Some(found) = place.get() {
-            if core::ptr::eq(found, shrinker) {
-                // It keeps its own `next`: who stands on it goes on from there.
-                place.set(found.next.get());
-                found.listed.store(0, Ordering::Relaxed);
-                return Ok(());
-            }
-            place = &found.next;
-        }
-        Err(SetupError::State)
+        as_setup(self.reclaim.shrinkers.remove(shrinker))
     }
 
     /// Calls `policy` when memory has ended in spite of reclaim, to make some or to give up.
@@ -211,7 +202,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         if !is_empty(&drained) {
             return drained;
         }
-        let me = P::pin().map_or(u32::MAX - 1, |pinned| pinned.cpu().index() as u32);
+        let me = number(P::pin().map(|pinned| pinned.cpu()));
         let Some(turn) = self.reclaim.enter(me) else { return again() };
         self.reclaim.reclaims.fetch_add(1, Ordering::Relaxed);
         // Another CPU may have found what this one waited for.
@@ -233,20 +224,31 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
 
     /// Asks every shrinker for a part of what it has, all of it if the request is large; answers whether any gave.
     fn shrink(&self, layout: Layout) -> bool {
-        let mut gave = 0;
-        let mut next = self.reclaim.first.get();
-        while let Some(shrinker) = next {
-            next = shrinker.next.get();
-            let count = shrinker.shrink.count();
+        let gave = self.reclaim.shrinkers.walk(|shrinker| {
+            let count = shrinker.count();
             if count == 0 {
-                continue;
+                return 0;
             }
             // A small request is no reason to empty every cache of the machine.
             let target = if layout.size() > C::SLAB_BYTES { count } else { count.div_ceil(2) };
-            gave += shrinker.shrink.scan(target);
-        }
+            shrinker.scan(target)
+        });
         self.reclaim.shrunk.fetch_add(gave, Ordering::Relaxed);
         gave > 0
+    }
+}
+
+/// What a CPU is called by the others while it reclaims.
+fn number(cpu: Option<CpuId>) -> u32 {
+    cpu.map_or(u32::MAX - 1, |cpu| cpu.index() as u32)
+}
+
+/// What became of a change to the registrations: done, at the wrong time, or not done since others were at it.
+fn as_setup(changed: Option<bool>) -> Result<(), SetupError> {
+    match changed {
+        Some(true) => Ok(()),
+        Some(false) => Err(SetupError::State),
+        None => Err(SetupError::WouldBlock),
     }
 }
 
@@ -255,5 +257,5 @@ fn is_empty<R>(served: &Result<R, AllocError>) -> bool {
     matches!(served, Err(AllocError::NoMemory))
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;

@@ -39,7 +39,7 @@ unsafe extern "C" fn before() {
 
 unsafe extern "C" fn after() {
     if let Some(cpu) = tls::set_forking(None) {
-        give_back(cpu);
+        give_back(cpu, None);
     }
 }
 
@@ -48,11 +48,11 @@ unsafe extern "C" fn in_child() {
     // The numbers of other threads stay taken: nobody knows what they were doing to their pools.
     numbers::lose_all_but(tls::own_number());
     if let Some(cpu) = cpu {
-        give_back(cpu);
+        give_back(cpu, Some(cpu));
     }
 }
 
-fn give_back(cpu: CpuId) {
-    members::all().for_each(|instance| instance.after_fork());
+fn give_back(cpu: CpuId, copied_as: Option<CpuId>) {
+    members::all().for_each(|instance| instance.after_fork(copied_as));
     Hosted::leave(cpu);
 }

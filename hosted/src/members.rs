@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{Ordering, fence};
 
-use pagemill::{Config, Frames, Pinned};
+use pagemill::{Config, CpuId, Frames, Pinned};
 
 use crate::tls::Hosted;
 
@@ -23,8 +23,9 @@ pub(crate) trait Instance: Sync {
     /// Takes all its locks.
     fn before_fork(&self, _pinned: &Pinned<Hosted>) {}
 
-    /// Gives them back, in the original or in the copy. Called once after each `before_fork`.
-    fn after_fork(&self) {}
+    /// Gives them back, in the original or in the copy, where the calling thread is the only one and has this number.
+    /// Called once after each `before_fork`.
+    fn after_fork(&self, _copied_as: Option<CpuId>) {}
 }
 
 impl<C: Config + Sync> Instance for Frames<'static, Hosted, C> {

@@ -291,9 +291,13 @@ where
     }
 
     #[allow(unsafe_code, reason = "locks that are held from one call to another")]
-    fn after_fork(&self) {
-        // SAFETY: locked by `before_fork`, and given back once.
-        unsafe { self.heap.unlock_all() };
+    fn after_fork(&self, copied_as: Option<CpuId>) {
+        match copied_as {
+            // SAFETY: locked by `before_fork`, and given back once.
+            None => unsafe { self.heap.unlock_all() },
+            // SAFETY: as above; this is the child, which has one thread.
+            Some(cpu) => unsafe { self.heap.unlock_copy(cpu) },
+        }
         // SAFETY: as above.
         unsafe { self.land.force_unlock() };
     }

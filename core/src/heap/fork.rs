@@ -46,7 +46,8 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         self.each_lock(&mut Seize(pinned));
     }
 
-    /// Gives back what [`lock_all`](Self::lock_all) took: in the original, and once more in the copy.
+    /// Gives back what [`lock_all`](Self::lock_all) took: in the original, and once more in the copy, which calls
+    /// [`unlock_copy`](Self::unlock_copy) for that.
     ///
     /// # Safety
     /// The caller, or who it is a copy of, has called `lock_all`, and has not given back since.
@@ -58,8 +59,20 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         }
     }
 
+    /// As [`unlock_all`](Self::unlock_all), in a copy of the process with no thread but the caller, who has `cpu`: what
+    /// another thread was in the middle of, and that no lock covers, is over here.
+    ///
+    /// # Safety
+    /// As for `unlock_all`.
+    pub unsafe fn unlock_copy(&self, cpu: CpuId) {
+        // SAFETY: as the caller promises.
+        unsafe { self.unlock_all() };
+        self.reclaim.in_copy(cpu);
+    }
+
     fn each_lock(&self, each: &mut impl EachLock<P>) {
         each.one(&self.registry);
+        self.reclaim.each_lock(each);
         for cache in self.caches.slice() {
             cache.each_lock(each);
         }

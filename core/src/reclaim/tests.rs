@@ -3,6 +3,7 @@ use std::sync::atomic::{AtomicUsize as Count, Ordering as Order};
 
 use super::*;
 use crate::config::Checked;
+use crate::platform::Platform;
 use crate::tag::Tag;
 use crate::testing::{Sim, heap};
 
@@ -68,6 +69,125 @@ fn a_shrinker_is_asked_only_when_memory_ends_and_while_it_is_registered() {
     assert_eq!(heap.remove_shrinker(shrinker), Err(SetupError::State));
     heap.drain();
     assert_eq!(heap.validate().unwrap().lent(), 0);
+}
+
+/// A shrinker that takes others away, and puts them back, while the walk stands right before them.
+struct Meddler {
+    heap: &'static Heap<'static, Sim, Checked>,
+    remove: Vec<&'static Shrinker<'static>>,
+    add: Vec<(&'static Heap<'static, Sim, Checked>, &'static Shrinker<'static>)>,
+}
+
+impl Shrink for Meddler {
+    fn count(&self) -> usize {
+        1
+    }
+
+    fn scan(&self, _: usize) -> usize {
+        for shrinker in &self.remove {
+            self.heap.remove_shrinker(shrinker).unwrap();
+            assert!(shrinker.is_idle());
+        }
+        for (heap, shrinker) in &self.add {
+            heap.add_shrinker(shrinker).unwrap();
+        }
+        0
+    }
+}
+
+/// Counts how often it is asked.
+#[derive(Default)]
+struct Asked(Count);
+
+impl Shrink for Asked {
+    fn count(&self) -> usize {
+        1
+    }
+
+    fn scan(&self, _: usize) -> usize {
+        self.0.fetch_add(1, Order::Relaxed);
+        0
+    }
+}
+
+fn shrinker(shrink: &'static dyn Shrink) -> &'static Shrinker<'static> {
+    crate::testing::keep(Shrinker::new(shrink))
+}
+
+#[test]
+fn a_walk_follows_nobody_out_of_the_list() {
+    let (here, there) = (heap::<Checked>(256, 1), heap::<Checked>(256, 1));
+    let asked: Vec<&'static Asked> = (0..4).map(|_| crate::testing::keep(Asked::default())).collect();
+    let [moved, gone, stays, other] = [0, 1, 2, 3].map(|index: usize| shrinker(asked[index]));
+    there.add_shrinker(other).unwrap();
+    // Asked in this order: the meddler, `moved`, `gone`, `stays`.
+    [stays, gone, moved].into_iter().for_each(|shrinker| here.add_shrinker(shrinker).unwrap());
+    let meddler = Meddler { heap: here, remove: vec![moved, gone], add: vec![(there, moved)] };
+    here.add_shrinker(shrinker(crate::testing::keep(meddler))).unwrap();
+    here.shrink(BLOCK);
+    let counts = || asked.iter().map(|asked| asked.0.load(Order::Relaxed)).collect::<Vec<_>>();
+    assert_eq!(counts(), [0, 0, 1, 0], "who is removed is not asked, nor is anybody of another heap");
+    there.shrink(BLOCK);
+    assert_eq!(counts(), [1, 0, 1, 1]);
+}
+
+#[test]
+fn a_shrinker_that_is_added_again_is_not_asked_twice() {
+    let heap = heap::<Checked>(256, 1);
+    let asked: Vec<&'static Asked> = (0..2).map(|_| crate::testing::keep(Asked::default())).collect();
+    let [again, stays] = [0, 1].map(|index: usize| shrinker(asked[index]));
+    [stays, again].into_iter().for_each(|shrinker| heap.add_shrinker(shrinker).unwrap());
+    let meddler = Meddler { heap, remove: vec![again], add: vec![(heap, again)] };
+    heap.add_shrinker(shrinker(crate::testing::keep(meddler))).unwrap();
+    heap.shrink(BLOCK);
+    let counts: Vec<_> = asked.iter().map(|asked| asked.0.load(Order::Relaxed)).collect();
+    assert_eq!(counts, [0, 1], "what is added while a walk goes on comes into the next one");
+}
+
+#[test]
+fn a_shrinker_that_takes_itself_away_is_idle_when_it_has_answered() {
+    struct Once(Mutex<Option<(&'static Heap<'static, Sim, Checked>, &'static Shrinker<'static>)>>);
+    impl Shrink for Once {
+        fn count(&self) -> usize {
+            1
+        }
+        fn scan(&self, _: usize) -> usize {
+            let (heap, own) = self.0.lock().unwrap().take().unwrap();
+            heap.remove_shrinker(own).unwrap();
+            assert!(!own.is_idle(), "this is a call of it");
+            0
+        }
+    }
+    let heap = heap::<Checked>(256, 1);
+    let once: &'static Once = crate::testing::keep(Once(Mutex::new(None)));
+    let own = shrinker(once);
+    *once.0.lock().unwrap() = Some((heap, own));
+    assert!(own.is_idle());
+    heap.add_shrinker(own).unwrap();
+    assert!(!own.is_idle());
+    heap.shrink(BLOCK);
+    assert!(own.is_idle());
+    heap.shrink(BLOCK);
+}
+
+/// A process is copied while another of its threads reclaims: in the copy that never ends.
+#[test]
+#[allow(unsafe_code)]
+fn a_copy_of_the_process_reclaims_for_itself() {
+    let (heap, idle, shrinker) = full(false);
+    heap.add_shrinker(shrinker).unwrap();
+    std::mem::forget(heap.reclaim.enter(1));
+    heap.reclaim.shrinkers.start();
+    std::mem::forget(heap.reclaim.shrinkers.next().unwrap());
+    let pinned = Sim::pin().unwrap();
+    heap.lock_all(&pinned);
+    // SAFETY: locked above; only this thread uses the heap.
+    unsafe { heap.unlock_copy(pinned.cpu()) };
+    drop(pinned);
+    heap.alloc_address(BLOCK).unwrap();
+    assert_eq!(idle.count(), 0);
+    heap.remove_shrinker(shrinker).unwrap();
+    assert!(shrinker.is_idle());
 }
 
 #[test]
