@@ -53,7 +53,7 @@ macro_rules! frame_allocator {
 }
 frame_allocator!(Size4KiB, Size2MiB);
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
     use crate::config::Checked;

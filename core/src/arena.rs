@@ -234,9 +234,9 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
 
     /// The embedder's word of a frame.
     pub(crate) fn embedder_word(&self, index: u32) -> Option<&'m core::sync::atomic::AtomicU32> {
-        #[cfg(not(loom))]
+        #[cfg(not(any(loom, shuttle)))]
         return self.embedder.get((index - self.first()) as usize);
-        #[cfg(loom)]
+        #[cfg(any(loom, shuttle))]
         {
             let _ = (index, self.embedder);
             None

@@ -241,7 +241,7 @@ impl Plan {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
     use crate::sync::{AtomicU32, AtomicU64, Ordering};

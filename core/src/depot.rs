@@ -23,7 +23,7 @@ pub(crate) const MAX_SHARDS: usize = 8;
 
 /// Rounds that a shard holds of a class.
 const fn capacity<C: Config>(class: SizeClass) -> usize {
-    if cfg!(loom) {
+    if cfg!(any(loom, shuttle)) {
         return 2 * class.batch();
     }
     let by_bytes = C::DEPOT_BYTES / class.bytes();

@@ -575,10 +575,10 @@ fn alloc_error(miss: Miss) -> AllocError {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod concurrent;
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;
 // Every step looks at every frame, which takes Miri minutes.
-#[cfg(all(test, not(loom), not(miri)))]
+#[cfg(all(test, not(any(loom, shuttle, miri))))]
 mod twin;

@@ -89,7 +89,7 @@
 //! in slots), and the declaration of [`Platform`], whose implementer makes the one promise that all rests on. `frame_pool`
 //! and `pool` say of their layout what `sync` relies on, in one line each. The pointers of the tiny heap are in
 //! `tiny/memory` and `tiny/traits`.
-#![cfg_attr(not(any(test, loom)), no_std)]
+#![cfg_attr(not(any(test, loom, shuttle)), no_std)]
 #![cfg_attr(feature = "allocator_api", feature(allocator_api))]
 #![deny(unsafe_code)]
 
@@ -173,9 +173,9 @@ mod stats;
 mod tag;
 
 // What the checks need.
-#[cfg(loom)]
+#[cfg(any(loom, shuttle))]
 mod models;
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod testing;
 
 /// The README's example is compiled and run.

@@ -383,7 +383,7 @@ impl<T, P: Platform, C: Config> Drop for Taken<'_, '_, T, P, C> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod twin;

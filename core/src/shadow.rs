@@ -136,7 +136,7 @@ impl<'m> Shadow<'m> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
     use crate::testing::bytes;

@@ -27,7 +27,7 @@ use core::alloc::Layout;
 pub struct SizeClass(u8);
 
 /// log2 of the largest size. Models have fewer classes, since a pool of all of them does not fit their threads' stacks.
-const MAX_LOG2: u32 = if cfg!(loom) { 10 } else { 15 };
+const MAX_LOG2: u32 = if cfg!(any(loom, shuttle)) { 10 } else { 15 };
 
 const _: () = {
     let mut below = 0;
@@ -49,7 +49,7 @@ const _: () = {
 
 impl SizeClass {
     /// Where the indexes of classes end. Not every index below it is a class: there are 44.
-    pub const COUNT: usize = if cfg!(loom) { 32 } else { 64 };
+    pub const COUNT: usize = if cfg!(any(loom, shuttle)) { 32 } else { 64 };
     /// The largest size of a small object.
     pub const MAX_BYTES: usize = 1 << MAX_LOG2;
 
@@ -117,7 +117,7 @@ impl SizeClass {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
 

@@ -22,7 +22,7 @@
 mod store;
 
 pub(crate) use store::SlabStore;
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 pub(crate) use store::descriptor_bytes;
 
 use core::marker::PhantomData;
@@ -430,5 +430,5 @@ fn ones(mut word: u64) -> impl Iterator<Item = usize> {
     })
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;

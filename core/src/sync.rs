@@ -4,9 +4,12 @@
 //! same names come from loom. The twins differ in nothing but two points. A lock here is the caller's `lock_api` lock;
 //! there it is one word taken by `try_lock`, because loom's own mutex orders more than a lock promises and would hide a
 //! missing fence. Words that only their owner writes are relaxed atomics here, so that statistics may peek; there they
-//! are cells that report any access from elsewhere.
+//! are cells that report any access from elsewhere. Under `cfg(shuttle)` the atomics are a third kind, of `points`: the
+//! same words with a choice of the next thread before every access.
 
 mod chain;
+#[cfg(shuttle)]
+mod points;
 mod stacks;
 
 use core::marker::PhantomData;
@@ -18,7 +21,9 @@ pub(crate) use stacks::{MAX_BATCH, Room, Stacks};
 use crate::config::Config;
 use crate::platform::{Desk, Head, Pinned, Platform};
 
-#[cfg(not(loom))]
+#[cfg(shuttle)]
+pub(crate) use core::sync::atomic::Ordering;
+#[cfg(not(any(loom, shuttle)))]
 pub(crate) use core::sync::atomic::{
     AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
 };
@@ -26,6 +31,10 @@ pub(crate) use core::sync::atomic::{
 pub(crate) use loom::sync::atomic::{
     AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence,
 };
+#[cfg(all(shuttle, test))]
+pub(crate) use points::PointLock;
+#[cfg(shuttle)]
+pub(crate) use points::{AtomicPtr, AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicUsize, fence};
 
 /// Constructors are `const`, except under loom, whose atomics register themselves when they are made.
 macro_rules! const_fn {
@@ -38,15 +47,16 @@ macro_rules! const_fn {
 }
 pub(crate) use const_fn;
 
-/// Whether the model run has asked for the fault of this name; `false`, and gone, everywhere else.
+/// Whether the run of a model, or one under shuttle, has asked for the fault of this name; `false`, and gone, everywhere
+/// else.
 ///
 /// A model that passes with its faults switched on proves nothing, so each model runs once for each of its faults and
 /// must fail every time.
 #[inline(always)]
 pub(crate) fn mutant(name: &str) -> bool {
-    #[cfg(loom)]
+    #[cfg(any(loom, shuttle))]
     return crate::models::mutant_is_on(name);
-    #[cfg(not(loom))]
+    #[cfg(not(any(loom, shuttle)))]
     {
         let _ = name;
         false
@@ -57,7 +67,9 @@ pub(crate) fn mutant(name: &str) -> bool {
 pub(crate) fn relax() {
     #[cfg(loom)]
     loom::thread::yield_now();
-    #[cfg(not(loom))]
+    #[cfg(shuttle)]
+    crate::models::give_way();
+    #[cfg(not(any(loom, shuttle)))]
     core::hint::spin_loop();
 }
 
@@ -265,18 +277,23 @@ mod twin {
 /// Makes a type invariant in 'm: what goes in must live as long as what comes out says.
 type Invariant<'m, T> = PhantomData<(&'m T, fn(&'m ()) -> &'m ())>;
 
+#[cfg(not(shuttle))]
+type PublishPtr<T> = core::sync::atomic::AtomicPtr<T>;
+#[cfg(shuttle)]
+type PublishPtr<T> = AtomicPtr<T>;
+
 /// A place for one reference that is set once, or exchanged for another under somebody's lock, and read by anyone.
 ///
 /// The store is Release and the load is Acquire, so what stands behind the reference is seen whole. Outside loom's view:
 /// it belongs to setting up memory, and a model sets up before its threads start.
 pub(crate) struct Publish<'m, T> {
-    place: core::sync::atomic::AtomicPtr<T>,
+    place: PublishPtr<T>,
     lives: Invariant<'m, T>,
 }
 
 impl<'m, T> Publish<'m, T> {
     pub(crate) const fn empty() -> Self {
-        Self { place: core::sync::atomic::AtomicPtr::new(ptr::null_mut()), lives: PhantomData }
+        Self { place: PublishPtr::new(ptr::null_mut()), lives: PhantomData }
     }
 
     pub(crate) fn set(&self, value: Option<&'m T>) {

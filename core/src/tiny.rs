@@ -17,15 +17,15 @@
 //! [`TinyHeap::with_context`].
 
 mod grove;
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod interrupts;
 mod marks;
 mod memory;
 mod region;
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;
 mod traits;
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod twin;
 
 use core::alloc::Layout;

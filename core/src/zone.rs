@@ -256,7 +256,7 @@ impl<'m, P: Platform, C: Config> Zone<'m, P, C> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
 

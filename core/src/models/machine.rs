@@ -1,10 +1,12 @@
 //! The machine that the models run on: a few frames, a thread a CPU.
 #![allow(unsafe_code)]
+#![cfg_attr(shuttle, allow(dead_code, reason = "parts of it are for single edges"))]
 
 use core::cell::Cell;
 use core::mem::MaybeUninit;
 use std::sync::Arc;
 
+use super::checker;
 use crate::arena::Arena;
 use crate::carve::Metadata;
 use crate::config::Config;
@@ -16,7 +18,7 @@ use crate::kind::ZoneKind;
 use crate::order::Order;
 use crate::platform::{Context, Platform};
 
-loom::thread_local! {
+checker::thread_local! {
     static CPU: Cell<u32> = Cell::new(0);
     static BUSY: Cell<bool> = Cell::new(false);
     static CONTEXT: Cell<Context> = Cell::new(Context::Task);
@@ -28,7 +30,10 @@ pub(super) struct Cpus;
 // SAFETY: a thread is one CPU while it says so, `BUSY` is its own, and each model gives each thread a CPU of its own.
 unsafe impl Platform for Cpus {
     // Not used: the lock of a model is the twin in `sync`.
+    #[cfg(loom)]
     type Lock = spin::Mutex<()>;
+    #[cfg(shuttle)]
+    type Lock = crate::sync::PointLock;
 
     fn enter() -> Option<CpuId> {
         BUSY.with(|busy| !busy.replace(true)).then(|| CpuId::new(CPU.with(Cell::get)))
@@ -143,10 +148,16 @@ pub(super) fn alloc<C: Config>(machine: &Machine<C>) -> Option<usize> {
     machine.frames.alloc_raw(Order::ZERO, AllocFlags::TRY).ok().map(Pfn::number)
 }
 
+/// From now on the calling thread is CPU `cpu`.
+pub(super) fn become_cpu(cpu: u32) {
+    CPU.with(|own| own.set(cpu));
+}
+
 /// Starts a thread of the model as CPU `cpu`.
+#[cfg(loom)]
 pub(super) fn on_cpu<R: 'static>(cpu: u32, work: impl FnOnce() -> R + 'static) -> loom::thread::JoinHandle<R> {
     loom::thread::spawn(move || {
-        CPU.with(|own| own.set(cpu));
+        become_cpu(cpu);
         work()
     })
 }

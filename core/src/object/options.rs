@@ -136,7 +136,7 @@ const fn max(one: usize, other: usize) -> usize {
     if one > other { one } else { other }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
     use crate::config::Checked;

@@ -104,7 +104,7 @@ fn claim(count: &AtomicUsize) -> Option<usize> {
     count.fetch_update(Ordering::Acquire, Ordering::Relaxed, |count| count.checked_sub(1)).ok()
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
 

@@ -24,7 +24,7 @@ fn plan(room: usize, count: usize, marked: bool) -> Plan {
 }
 
 /// The bytes of one descriptor of a class's slabs with its bits and marks.
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 pub(crate) fn descriptor_bytes<C: crate::config::Config>(class: crate::size_class::SizeClass, marked: bool) -> usize {
     let room = room(super::Shape::of::<C>(class).slots);
     size_of::<Slab<'_>>() + (8 << room) + if marked { 64 << room } else { 0 }

@@ -43,7 +43,7 @@ const BATCH: [u32; SizeClass::COUNT] = {
         if let Some(size) = SizeClass::new(class) {
             let rounds = (16 << 10) / size.bytes();
             batch[class] = match rounds {
-                _ if cfg!(loom) => 2,
+                _ if cfg!(any(loom, shuttle)) => 2,
                 0..2 => 2,
                 2..64 => rounds as u32,
                 _ => 64,
@@ -233,7 +233,7 @@ impl Room<'_> {
 pub(crate) const MAX_BATCH: usize = 64;
 const _: () = assert!(BATCH[0] as usize <= MAX_BATCH);
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
 

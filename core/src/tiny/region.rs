@@ -260,7 +260,7 @@ impl<L: TinyLock> Region<L> {
     }
 
     /// Posts what is free already, as a second free does that was checked before the first had the lock.
-    #[cfg(all(test, not(loom)))]
+    #[cfg(all(test, not(any(loom, shuttle))))]
     pub(super) fn repost(&self, address: usize) {
         let _ = self.post(self.unit(address));
     }

@@ -29,8 +29,15 @@ const DROPPED: &[&str] = &[
 
 /// Prefixes of variables that steer a build or a model run in ways the commands decide themselves, and of those that
 /// the outer cargo set to describe this very program.
-const DROPPED_PREFIXES: &[&str] =
-    &["CARGO_PROFILE_", "CARGO_TARGET_X86_64_UNKNOWN_NONE_", "CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "LOOM_"];
+const DROPPED_PREFIXES: &[&str] = &[
+    "CARGO_PROFILE_",
+    "CARGO_TARGET_X86_64_UNKNOWN_NONE_",
+    "CARGO_PKG_",
+    "CARGO_MANIFEST_",
+    "CARGO_BIN_",
+    "LOOM_",
+    "SHUTTLE_",
+];
 
 /// The root of the workspace.
 pub(crate) fn root() -> &'static Path {

@@ -4,7 +4,7 @@ use crate::cargo;
 use crate::failure::{Failure, Outcome};
 use crate::libtest;
 use crate::steps::Steps;
-use crate::{fuzz, kernels, loom, miri, suites, tools};
+use crate::{fuzz, kernels, loom, miri, shuttle, suites, tools};
 
 pub(crate) fn run(words: &[String]) -> Outcome {
     let fuzz_words: &[String] = match words {
@@ -22,6 +22,7 @@ pub(crate) fn run(words: &[String]) -> Outcome {
     });
     steps.step("kernels in release mode, 16 CPUs", release_kernels);
     steps.step(format!("loom, preemption bound {}", loom::FULL_BOUND), || loom::check("", loom::FULL_BOUND));
+    steps.step("shuttle, more schedules", || shuttle::check("", shuttle::FULL_TIMES));
     steps.step("miri, both aliasing models and many seeds", miri::full);
     steps.step("fuzzing", || fuzz::run(fuzz_words));
     steps.step("test suites of others on pagemill", || suites::run(&["--full".to_owned()]));

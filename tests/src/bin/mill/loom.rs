@@ -1,19 +1,11 @@
 //! `cargo loom`: the loom models of the core crate.
-//!
-//! A model is a test below `models::` in the core crate; it prints one line to stdout:
-//!
-//! ```text
-//! loom model=NAME iterations=N mutants=M caught=M
-//! ```
-//!
-//! The lines are compared with [`MODELS`].
 
-use crate::cargo;
-use crate::failure::{Failure, Outcome};
-use crate::libtest;
+use crate::explore::{self, Checker};
+use crate::failure::Outcome;
 use crate::models::MODELS;
-use std::process::{Command, Stdio};
 use std::time::Instant;
+
+const LOOM: Checker = Checker { name: "loom", models: MODELS, variable: "LOOM_MAX_PREEMPTIONS" };
 
 /// Bound on preemptions per execution: most ordering bugs need no more, and the models stay small enough for every
 /// commit.
@@ -22,181 +14,15 @@ const BOUND: usize = 2;
 pub(crate) const FULL_BOUND: usize = 3;
 
 pub(crate) fn run(words: &[String]) -> Outcome {
-    let mut filter = None;
-    let mut bound = BOUND;
-    let mut words = words.iter();
-    while let Some(word) = words.next() {
-        match word.as_str() {
-            "--bound" => {
-                let number = words.next().and_then(|number| number.parse().ok());
-                bound = number.ok_or_else(|| Failure::usage("mill loom: --bound wants a number"))?;
-            }
-            word if word.starts_with('-') || filter.is_some() => {
-                return Err(Failure::usage(format!("mill loom: unexpected argument {word:?}")));
-            }
-            word => filter = Some(word),
-        }
-    }
-    check(filter.unwrap_or(""), bound)
+    let (filter, bound) = explore::parse("loom", words, "--bound", BOUND)?;
+    check(filter, bound)
 }
 
-/// Runs the models whose path contains `filter` and compares what they report with the list.
+/// Runs the models whose path contains `filter`.
 pub(crate) fn check(filter: &str, bound: usize) -> Outcome {
     let start = Instant::now();
-    cargo::finish(models_command(bound).arg("--no-run"), "loom: building the models")?;
-    let tests = list(filter, bound)?;
-
-    let mut command = models_command(bound);
-    command.args(["--", "--exact", "--nocapture"]).args(&tests);
-    // Caught mutants panic, so stderr is full of expected messages: shown only if the run fails.
-    let log = cargo::target_dir().join("loom").join("stderr.log");
-    let file =
-        std::fs::File::create(&log).map_err(|error| Failure::new(format!("loom: {}: {error}", log.display())))?;
-    command.stderr(Stdio::from(file));
-    let mut reports = Vec::new();
-    println!("{:<40}{:>12}  mutants caught", "model", "iterations");
-    let ran = libtest::read_lines(&mut command, "loom: the models", |line| match Report::of_line(line) {
-        Some(report) => {
-            println!("{:<40}{:>12}  {} of {}", report.name, report.iterations, report.caught, report.mutants);
-            reports.push(report);
-        }
-        None if line.starts_with("test ") && line.ends_with("FAILED") => println!("{line}"),
-        None => {}
-    });
-    if let Err(failure) = ran {
-        eprint!("{}", std::fs::read_to_string(&log).unwrap_or_default());
-        return Err(failure);
-    }
-    let expected: Vec<_> = MODELS.iter().copied().filter(|(name, _)| name.contains(filter)).collect();
-    let faults = faults(&reports, &expected, MODELS);
-    if !faults.is_empty() {
-        return Err(Failure::new(format!("loom: {}", faults.join("\nloom: "))));
-    }
-    let mutants: usize = reports.iter().map(|report| report.caught).sum();
+    let (models, mutants) = LOOM.check(filter, bound)?;
     let seconds = start.elapsed().as_secs_f64();
-    println!("loom: {} models passed, {mutants} mutants caught, bound {bound}, {seconds:.1} s", reports.len());
+    println!("loom: {models} models passed, {mutants} mutants caught, bound {bound}, {seconds:.1} s");
     Ok(())
-}
-
-/// `cargo test` of the core crate built for loom. Its own target directory, since every crate is built anew; no LTO,
-/// which would cost more time than the models take; with assertions, which loom then explores too.
-fn models_command(bound: usize) -> Command {
-    let mut command = cargo::cargo();
-    command.args(["test", "--release", "-p", "pagemill", "--lib", "--target-dir"]);
-    command.arg(cargo::target_dir().join("loom"));
-    command.env("RUSTFLAGS", "--cfg loom").env("LOOM_MAX_PREEMPTIONS", bound.to_string());
-    // Every caught mutant panics; a backtrace each would take longer than the models.
-    command.env("RUST_BACKTRACE", "0");
-    command.env("CARGO_PROFILE_RELEASE_LTO", "off").env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16");
-    command.env("CARGO_PROFILE_RELEASE_DEBUG_ASSERTIONS", "true");
-    command
-}
-
-/// Full names of the model tests that `filter` selects.
-fn list(filter: &str, bound: usize) -> Outcome<Vec<String>> {
-    let mut command = models_command(bound);
-    command.args(["--quiet", "--", "--list"]);
-    let lines = libtest::read_lines(&mut command, "loom: listing the models", |_| ())?;
-    let models =
-        lines.iter().filter_map(|line| line.strip_suffix(": test")).filter(|test| test.starts_with("models::"));
-    let chosen: Vec<_> = models.filter(|test| test.contains(filter)).map(str::to_owned).collect();
-    if chosen.is_empty() {
-        let which = if filter.is_empty() { String::new() } else { format!(" with {filter:?} in its name") };
-        return Err(Failure::new(format!("loom: no model{which} in the core crate")));
-    }
-    Ok(chosen)
-}
-
-/// What one model says about its run.
-#[derive(Debug, PartialEq)]
-struct Report {
-    name: String,
-    iterations: u64,
-    mutants: usize,
-    caught: usize,
-}
-
-impl Report {
-    /// libtest may have written `test NAME ... ` in front of it.
-    fn of_line(line: &str) -> Option<Self> {
-        let (_, fields) = line.split_once("loom model=")?;
-        let (name, fields) = fields.split_once(' ')?;
-        let field = |key: &str| fields.split_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix('='));
-        Some(Self {
-            name: name.to_owned(),
-            iterations: field("iterations")?.parse().ok()?,
-            mutants: field("mutants")?.parse().ok()?,
-            caught: field("caught")?.parse().ok()?,
-        })
-    }
-}
-
-/// Everything in which the reports differ from what is expected, of the models that are `known`.
-fn faults(reports: &[Report], expected: &[(&str, usize)], known: &[(&str, usize)]) -> Vec<String> {
-    let mut faults = Vec::new();
-    if reports.is_empty() {
-        faults.push("no model reported".to_owned());
-    }
-    for &(name, mutants) in expected {
-        match reports.iter().filter(|report| report.name == name).count() {
-            0 => faults.push(format!("model {name} did not run ({mutants} mutants)")),
-            1 => {}
-            count => faults.push(format!("model {name} reported {count} times")),
-        }
-    }
-    for report in reports {
-        let Report { name, iterations, mutants, caught } = report;
-        match known.iter().find(|(listed, _)| listed == name) {
-            None => faults.push(format!("model {name} is not in the list (tests/src/bin/mill/models.rs)")),
-            Some((_, listed)) if listed != mutants => {
-                faults.push(format!("model {name} ran {mutants} mutants, the list says {listed}"));
-            }
-            Some(_) => {}
-        }
-        if caught != mutants {
-            faults.push(format!("model {name} caught {caught} of {mutants} mutants"));
-        }
-        if *iterations == 0 {
-            faults.push(format!("model {name} explored nothing"));
-        }
-    }
-    faults
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn report(name: &str, mutants: usize, caught: usize) -> Report {
-        Report { name: name.to_owned(), iterations: 7, mutants, caught }
-    }
-
-    #[test]
-    fn reports_are_read_behind_libtests_words() {
-        let line = "test models::pool::drain ... loom model=drain iterations=123 mutants=2 caught=1";
-        let found = Report::of_line(line).unwrap();
-        assert_eq!(found, Report { name: "drain".into(), iterations: 123, mutants: 2, caught: 1 });
-        assert_eq!(Report::of_line("loom model=drain iterations=many mutants=2 caught=1"), None);
-        assert_eq!(Report::of_line("test result: ok. 3 passed"), None);
-    }
-
-    #[test]
-    fn a_complete_run_has_no_fault() {
-        let expected = [("drain", 2), ("fold", 0)];
-        assert!(faults(&[report("fold", 0, 0), report("drain", 2, 2)], &expected, &expected).is_empty());
-    }
-
-    #[test]
-    fn every_shortfall_is_a_fault() {
-        let expected = [("drain", 2)];
-        let first = |reports: &[Report]| faults(reports, &expected, &expected).remove(0);
-        assert_eq!(first(&[]), "no model reported");
-        assert!(first(&[report("fold", 0, 0)]).contains("drain did not run"));
-        assert!(first(&[report("drain", 2, 1)]).contains("caught 1 of 2"));
-        assert!(first(&[report("drain", 1, 1)]).contains("the list says 2"));
-        assert!(first(&[report("drain", 2, 2), report("drain", 2, 2)]).contains("reported 2 times"));
-        assert!(first(&[report("drain", 2, 2), report("fold", 0, 0)]).contains("not in the list"));
-        let idle = Report { iterations: 0, ..report("drain", 2, 2) };
-        assert!(first(&[idle]).contains("explored nothing"));
-    }
 }

@@ -9,6 +9,7 @@
 mod bench;
 mod cargo;
 mod demo;
+mod explore;
 mod failure;
 mod full;
 mod fuzz;
@@ -18,6 +19,7 @@ mod loom;
 mod miri;
 mod models;
 mod qemu;
+mod shuttle;
 mod steps;
 mod suites;
 mod tools;
@@ -52,6 +54,12 @@ const COMMANDS: &[Command] = &[
         arguments: "[--bound N] [NAME]",
         purpose: "the loom models with their mutants",
         run: loom::run,
+    },
+    Command {
+        name: "shuttle",
+        arguments: "[--times N] [NAME]",
+        purpose: "the whole heap on random schedules; N times as many",
+        run: shuttle::run,
     },
     Command {
         name: "miri-core",

@@ -1,9 +1,9 @@
-//! The loom models that must run, with the number of mutants each must catch.
+//! The models that must run, with the number of mutants each must catch.
 //!
 //! The list is kept by hand on purpose: a model that vanishes, or a cfg that turns a run into an empty one, then fails
-//! `cargo loom` instead of passing it.
+//! `cargo loom` or `cargo shuttle` instead of passing it.
 
-/// Name of a model and how many mutants it has.
+/// Name of a loom model and how many mutants it has.
 pub(crate) const MODELS: &[(&str, usize)] = &[
     ("depot", 1),
     ("drain", 2),
@@ -21,6 +21,8 @@ pub(crate) const MODELS: &[(&str, usize)] = &[
     ("pending_three", 2),
     ("reserve_claimed", 1),
     ("reserve_taken", 2),
+    ("shrinker_moved", 1),
+    ("shrinker_removed", 2),
     ("slab_late_bit", 1),
     ("slab_life", 4),
     ("slab_overfull", 1),
@@ -38,3 +40,6 @@ pub(crate) const MODELS: &[(&str, usize)] = &[
     ("word", 1),
     ("word_mailed", 1),
 ];
+
+/// The same for shuttle, whose models are runs of the whole heap.
+pub(crate) const RUNS: &[(&str, usize)] = &[("heap_lives", 1), ("heap_plenty", 3), ("heap_scarce", 2)];
