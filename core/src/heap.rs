@@ -316,6 +316,8 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
 }
 
 #[cfg(all(test, not(any(loom, shuttle))))]
+mod corners;
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod twin;

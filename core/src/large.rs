@@ -20,7 +20,7 @@ use crate::flags::AllocFlags;
 use crate::frame::{FrameCount, FrameRange, FrameSpan, Pfn};
 use crate::frame_table::Kind;
 use crate::frames::Request;
-use crate::heap::Heap;
+use crate::heap::{Heap, HeapInvalid};
 use crate::id::NodeId;
 use crate::platform::{Context, Platform};
 use crate::policy::Policy;
@@ -108,7 +108,7 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
             let policy = if C::NUMA { Policy::Preferred(home) } else { Policy::Local };
             let request =
                 Request::frames(FrameCount::new(wanted)).aligned(align_frames / C::FRAME_BYTES).below(self.end());
-            self.frames.alloc_range(&request.flags(flags).policy(policy))?
+            self.away_from_null(|| self.frames.alloc_range(&request.flags(flags).policy(policy)))?
         } else {
             self.frames_for(home, FrameCount::new(wanted), align_frames)?
         };
@@ -236,6 +236,14 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
         self.kept.frames() * C::FRAME_BYTES
     }
 
+    /// Checks the blocks that are kept: nobody has them, and their frames know it.
+    pub(crate) fn validate_kept(&self) -> Result<(), HeapInvalid> {
+        let is_kept = |span: FrameSpan| self.frames.aside_at(span.start()) == Some(span);
+        let checked = self.with_kept(|kept, access| kept.validate(access, is_kept));
+        let wrong = |pfn: Pfn| HeapInvalid::Kept(self.window.base().wrapping_add(pfn.number() * C::FRAME_BYTES));
+        checked.map_err(|Busy| HeapInvalid::WouldBlock)?.map_err(wrong)
+    }
+
     /// The frames of the large object that starts at `address`.
     pub(crate) fn large_span(&self, address: usize) -> Option<FrameSpan> {
         let offset = address.wrapping_sub(self.window.base());
@@ -310,7 +318,7 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
         let offset = address.wrapping_sub(self.window.base());
         let pfn = Pfn::new(offset / C::FRAME_BYTES);
         let Some((kind, span)) = self.frames.object_around(pfn) else {
-            let ours = self.frames.node_of(pfn).is_some() && !self.frames.is_lent_raw(pfn);
+            let ours = self.frames.node_of(pfn).is_some() && !self.frames.is_of_others(pfn);
             let kind = if ours { BadFreeKind::NotLent } else { BadFreeKind::Foreign };
             return BadFree { kind, address, object_bytes: 0, block: 0 };
         };
@@ -326,5 +334,5 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;

@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::boxed::Box;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::mem::MaybeUninit;
 use std::sync::Mutex;
 use std::vec::Vec;
@@ -20,6 +20,7 @@ std::thread_local! {
     static CPU: Cell<u32> = const { Cell::new(0) };
     static BUSY: Cell<bool> = const { Cell::new(false) };
     static CONTEXT: Cell<Context> = const { Cell::new(Context::Task) };
+    static LEAVING: RefCell<Option<Box<dyn Fn()>>> = const { RefCell::new(None) };
 }
 
 /// The machine.
@@ -36,6 +37,8 @@ unsafe impl Platform for Sim {
 
     fn leave(_cpu: CpuId) {
         BUSY.set(false);
+        // What it does itself is nothing to do it for.
+        LEAVING.with(|hook| hook.try_borrow_mut().iter().for_each(|hook| hook.iter().for_each(|hook| hook())));
     }
 
     fn context() -> Context {
@@ -47,6 +50,11 @@ impl Sim {
     /// From now on this thread is CPU `cpu`.
     pub(crate) fn become_cpu(cpu: u32) {
         CPU.set(cpu);
+    }
+
+    /// From now on `hook` runs whenever this thread has let go of its CPU: somebody who always comes in between.
+    pub(crate) fn when_leaving(hook: Option<Box<dyn Fn()>>) {
+        LEAVING.set(hook);
     }
 
     /// Runs `work` as an interrupt that stopped this CPU in the middle of the allocator.

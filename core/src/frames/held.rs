@@ -100,10 +100,18 @@ impl<P: Platform, C: Config> Frames<'_, P, C> {
         }
     }
 
-    /// Whether a frame is lent, but to no heap.
-    pub(crate) fn is_lent_raw(&self, pfn: Pfn) -> bool {
+    /// Whether a frame is lent, but to no heap, or is not to be lent at all.
+    pub(crate) fn is_of_others(&self, pfn: Pfn) -> bool {
+        if self.word_of(pfn).is_some_and(FrameWord::is_out_of_service) {
+            return true;
+        }
         let block = self.nodes.arena_of(pfn).and_then(|arena| arena.table.block_of(arena.index(pfn)));
         block.is_some_and(|(_, word)| word.kind() == Kind::Lent)
+    }
+
+    /// The frames of the large object that starts at `head`, if one does that is set aside.
+    pub(crate) fn aside_at(&self, head: Pfn) -> Option<FrameSpan> {
+        self.object_at(head, Kind::LargeKept)
     }
 
     /// Sets the large object that starts at `head` aside: it counts as lent here, and its user has it no more. `false` if

@@ -91,6 +91,8 @@ pub enum HeapInvalid {
         /// Lent by what is left.
         by_census: usize,
     },
+    /// A freed large block that is kept for the next request is none, or is kept twice, or they do not add up; its address.
+    Kept(usize),
     /// Wrong frees were found only when the objects reached their slabs: so many.
     LateFaults(u64),
     /// A lock is held and this context may not wait for it.
@@ -105,6 +107,7 @@ impl fmt::Display for HeapInvalid {
                 let bytes = class.bytes();
                 write!(f, "{by_marks} objects of {bytes} bytes are lent by their marks, {by_census} by what is left")
             }
+            Self::Kept(start) => write!(f, "the large block at {start:#x} is kept, and is no free one"),
             Self::LateFaults(count) => write!(f, "{count} wrong frees were found at the slab"),
             Self::WouldBlock => f.write_str("a lock is held by what this context interrupted"),
         }
@@ -190,6 +193,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
                 return Err(HeapInvalid::Conservation { class, by_marks, by_census });
             }
         }
+        self.validate_kept()?;
         match self.late_faults.load(Ordering::Relaxed) {
             0 => Ok(census),
             late => Err(HeapInvalid::LateFaults(late)),

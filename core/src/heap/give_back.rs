@@ -324,8 +324,13 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         let Some(depot) = self.depot(node) else { return };
         let mut rounds = [0; MAX_BATCH];
         let mut late = Late::default();
-        while let Ok(taken @ 1..) = self.with_access(|access| Ok(depot.drain(access, class, &mut rounds))) {
-            self.put_back(class, &rounds[..taken], &mut late);
+        // As many as there were: others may put more in for as long as this takes.
+        let mut left = depot.len(class);
+        while left > 0 {
+            let batch = &mut rounds[..left.min(MAX_BATCH)];
+            let Ok(taken @ 1..) = self.with_access(|access| Ok(depot.drain(access, class, batch))) else { break };
+            left -= taken;
+            self.put_back(class, &batch[..taken], &mut late);
         }
         self.tell(late);
     }

@@ -224,9 +224,34 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         count: FrameCount,
         align_bytes: usize,
     ) -> Result<FrameRange, AllocError> {
+        self.away_from_null(|| self.frames_from(node, count, align_bytes))
+    }
+
+    /// What `take` takes, but not at the address 0, which no pointer to an object has. The frame there is left lent to
+    /// nobody, so that it does not come again.
+    pub(crate) fn away_from_null(
+        &self,
+        take: impl Fn() -> Result<FrameRange, AllocError>,
+    ) -> Result<FrameRange, AllocError> {
+        let frames = take()?;
+        if self.address_of(frames.span()) != 0 {
+            return Ok(frames);
+        }
+        let span = frames.into_raw();
+        let one = FrameCount::new(1);
+        if span.count() > one {
+            let freed = self.frames.free_raw(span.start() + one, span.count() - one);
+            debug_assert_eq!(freed, Ok(()));
+        }
+        take()
+    }
+
+    fn frames_from(&self, node: NodeId, count: FrameCount, align_bytes: usize) -> Result<FrameRange, AllocError> {
         let atomic = P::context() != Context::Task;
         let flags = if atomic { AllocFlags::ATOMIC } else { AllocFlags::empty() };
+        // What is longer than an arena is no block, but may be a run of them.
         if let Some(order) = Order::new(count.get().ilog2()).filter(|order| order.count() == count)
+            && order.index() as u32 <= C::ARENA_ORDER
             && align_bytes <= count.get() * C::FRAME_BYTES
             && (!C::NUMA || self.is_here(node))
         {

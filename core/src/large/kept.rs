@@ -143,6 +143,26 @@ impl<P: Platform> KeptBlocks<P> {
         Ok(oldest)
     }
 
+    /// Checks that the blocks add up, and that each is there once and is one that nobody has, as `is_kept` says; the first
+    /// frame of one that is not.
+    pub(crate) fn validate(
+        &self,
+        access: Access<'_, P>,
+        is_kept: impl Fn(FrameSpan) -> bool,
+    ) -> Result<Result<(), Pfn>, Busy> {
+        let blocks = self.lock(access)?;
+        let mut frames = 0;
+        for (place, &block) in blocks.list[..blocks.len].iter().enumerate() {
+            let again = blocks.list[..place].iter().any(|other| other.start == block.start);
+            if again || !is_kept(span(block)) {
+                return Ok(Err(Pfn::new(block.start)));
+            }
+            frames += block.frames as usize;
+        }
+        let adds_up = frames == blocks.frames && frames == self.frames();
+        Ok(if adds_up { Ok(()) } else { Err(Pfn::new(0)) })
+    }
+
     /// The block that came last.
     pub(crate) fn pop(&self, access: Access<'_, P>) -> Result<Option<FrameSpan>, Busy> {
         let mut blocks = self.lock(access)?;
@@ -152,7 +172,7 @@ impl<P: Platform> KeptBlocks<P> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 impl<P: Platform> KeptBlocks<P> {
     /// Holds the lock, as what is interrupted may.
     pub(super) fn hold_for_test(&self) -> impl Drop + '_ {
