@@ -19,28 +19,32 @@ use shuttle::rand::{Rng, thread_rng};
 use shuttle::thread::{self, JoinHandle};
 
 use super::give_way;
-use super::machine::{Bytes, Cpus, Machine, become_cpu, interrupting, span};
+use super::machine::{Bytes, Cpus, become_cpu, interrupting, span};
 use super::runner::{check, exploring};
 use crate::config::Config;
 use crate::error::AllocError;
+use crate::frames::Frames;
 use crate::heap::Heap;
+use crate::id::{CpuId, NodeId};
+use crate::kind::ZoneKind;
 use crate::reclaim::{Shrink, Shrinker};
 use crate::size_class::SizeClass;
 
-/// Trees of 8 frames, arenas of 64; a slab is a frame, or two or four.
-struct Small;
-impl Config for Small {
+/// Trees of 8 frames, arenas of 64; a slab is a frame, or two or four. On one node, or on two.
+struct Small<const NUMA: bool>;
+impl<const NUMA: bool> Config for Small<NUMA> {
     const HUGE_ORDER: u32 = 3;
     const ARENA_ORDER: u32 = 6;
     const POOL_FRAMES: u32 = 4;
     const REFILL_FRAMES: u32 = 2;
     const DENSE_BELOW_FRAMES: u32 = 8;
-    const FRAME_BYTES: usize = 2048;
-    const SLAB_BYTES: usize = 2048;
-    const LARGE_CACHE_BYTES: usize = 8 * 2048;
-    const NUMA: bool = false;
+    const FRAME_BYTES: usize = FRAME_BYTES;
+    const SLAB_BYTES: usize = FRAME_BYTES;
+    const LARGE_CACHE_BYTES: usize = 8 * FRAME_BYTES;
+    const NUMA: bool = NUMA;
 }
 
+const FRAME_BYTES: usize = 2048;
 const CPUS: u32 = 3;
 /// What the largest slabs of this geometry are aligned to.
 const ALIGN: usize = 128 << 10;
@@ -72,19 +76,31 @@ struct Object {
 unsafe impl Send for Object {}
 
 /// A cache of objects that nobody needs.
-struct Idle {
-    world: *const World,
+struct Idle<const NUMA: bool> {
+    world: *const World<NUMA>,
+    registration: Option<Shrinker<'static>>,
     objects: Mutex<Vec<Object>>,
     /// Whether it must not be asked.
     gone: AtomicBool,
 }
 
 // SAFETY: the world outlives every thread, and is shared as it is.
-unsafe impl Send for Idle {}
+unsafe impl<const NUMA: bool> Send for Idle<NUMA> {}
 // SAFETY: as above.
-unsafe impl Sync for Idle {}
+unsafe impl<const NUMA: bool> Sync for Idle<NUMA> {}
 
-impl Shrink for Idle {
+impl<const NUMA: bool> Idle<NUMA> {
+    fn new() -> Self {
+        Self { world: ptr::null(), registration: None, objects: Mutex::default(), gone: AtomicBool::new(false) }
+    }
+
+    fn shrinker(&self) -> &'static Shrinker<'static> {
+        // SAFETY: part of the world, which goes after the last thread.
+        unsafe { &*ptr::from_ref(self.registration.as_ref().unwrap()) }
+    }
+}
+
+impl<const NUMA: bool> Shrink for Idle<NUMA> {
     fn count(&self) -> usize {
         assert!(!self.gone.load(Ordering::Relaxed), "asked after it had been removed and idle");
         self.objects.lock().unwrap().len()
@@ -94,7 +110,7 @@ impl Shrink for Idle {
         let mut given = 0;
         while given < target {
             let Some(object) = self.objects.lock().unwrap().pop() else { break };
-            // SAFETY: made with the world, which is there for as long as anybody asks.
+            // SAFETY: the world is there for as long as anybody asks.
             unsafe { &*self.world }.free(object);
             given += 1;
         }
@@ -104,41 +120,66 @@ impl Shrink for Idle {
 }
 
 /// A heap, and what its CPUs share.
-struct World {
-    heap: Heap<'static, Cpus, Small>,
+struct World<const NUMA: bool> {
+    heap: Heap<'static, Cpus, Small<NUMA>>,
+    frames: &'static Frames<'static, Cpus, Small<NUMA>>,
     /// Objects on their way from one CPU to another.
     post: Mutex<Vec<Object>>,
-    idle: [Idle; 2],
-    shrinkers: Vec<Shrinker<'static>>,
-    // What the heap stands on.
-    machine: std::sync::Arc<Machine<Small>>,
-    _bytes: [Bytes; 2],
+    idle: [Idle<NUMA>; 2],
+    /// What the heap stands on.
+    _bytes: Vec<Bytes>,
 }
 
-impl World {
+impl<const NUMA: bool> World<NUMA> {
+    /// Frames of which each node has an equal part.
+    fn frames(count: usize) -> (Frames<'static, Cpus, Small<NUMA>>, Vec<Bytes>) {
+        let frames = Frames::new();
+        let (all, nodes) = (span(0, count), if NUMA { 2 } else { 1 });
+        let (bytes, metadata) = Bytes::new(Frames::<Cpus, Small<NUMA>>::base_metadata_size(all, CPUS as usize, nodes));
+        frames.init(all, CPUS as usize, nodes, metadata).unwrap();
+        let mut kept = vec![bytes];
+        for node in 0..nodes {
+            let part = span(node * count / nodes, count / nodes);
+            let (bytes, metadata) = Bytes::new(Frames::<Cpus, Small<NUMA>>::memory_metadata_size(part));
+            let node = NodeId::new(node as u32).unwrap();
+            frames.add_memory(node, ZoneKind::Normal, part, &[], metadata).unwrap();
+            kept.push(bytes);
+        }
+        (frames, kept)
+    }
+
     /// A world that stays until [`end`](Self::end).
-    fn new(frames: usize) -> &'static Self {
-        let machine = Machine::<Small>::new(0, frames, CPUS as usize);
-        // SAFETY: the machine stays where it is, and goes after the heap, whose threads have ended by then.
-        let of_heap = unsafe { &*ptr::from_ref(&machine.frames) };
-        let heap = Heap::new(of_heap);
-        let memory = span(0, frames);
-        let (bytes, metadata) = Bytes::new(Heap::<Cpus, Small>::metadata_size(memory, CPUS as usize, 1));
-        let (room, place) = Bytes::with_address(frames * Small::FRAME_BYTES + ALIGN);
+    fn new(count: usize) -> &'static Self {
+        let (frames, mut bytes) = Self::frames(count);
+        let frames = Box::leak(Box::new(frames));
+        let (memory, nodes) = (span(0, count), if NUMA { 2 } else { 1 });
+        let heap = Heap::new(frames);
+        let (of_heap, metadata) = Bytes::new(Heap::<Cpus, Small<NUMA>>::metadata_size(memory, CPUS as usize, nodes));
+        let (room, place) = Bytes::with_address(count * FRAME_BYTES + ALIGN);
+        bytes.extend([of_heap, room]);
         let base = place.wrapping_add(place.align_offset(ALIGN));
         // SAFETY: so many bytes were made just now, and go with the heap.
-        unsafe { heap.init(base, memory, CPUS as usize, 1, metadata) }.unwrap();
-        let idle = || Idle { world: ptr::null(), objects: Mutex::default(), gone: AtomicBool::new(false) };
-        let (idle, post) = ([idle(), idle()], Mutex::default());
-        let world =
-            Box::leak(Box::new(Self { heap, post, idle, shrinkers: Vec::new(), machine, _bytes: [bytes, room] }));
+        unsafe { heap.init(base, memory, CPUS as usize, nodes, metadata) }.unwrap();
+        if NUMA {
+            let (last, node) = (CpuId::new(CPUS - 1), NodeId::new(1).unwrap());
+            frames.set_cpu_node(last, node).unwrap();
+            heap.set_cpu_node(last, node).unwrap();
+        }
+        Self::populate(Self { heap, frames, post: Mutex::default(), idle: [Idle::new(), Idle::new()], _bytes: bytes })
+    }
+
+    /// Puts the world where it stays, and its shrinkers into the heap.
+    fn populate(world: Self) -> &'static Self {
+        let world = Box::leak(Box::new(world));
         let at = ptr::from_ref(world);
-        world.idle.iter_mut().for_each(|idle| idle.world = at);
-        // SAFETY: as `end` says they go with the world.
-        let idle: &'static [Idle; 2] = unsafe { &*ptr::from_ref(&world.idle) };
-        world.shrinkers = idle.iter().map(|idle| Shrinker::new(idle)).collect();
+        for idle in &mut world.idle {
+            idle.world = at;
+            // SAFETY: as `end` says it goes with the world, whose threads have ended by then.
+            let shrink: &'static Idle<NUMA> = unsafe { &*ptr::from_ref(idle) };
+            idle.registration = Some(Shrinker::new(shrink));
+        }
         let world: &'static Self = world;
-        world.shrinkers.iter().for_each(|shrinker| world.heap.add_shrinker(shrinker).unwrap());
+        world.idle.iter().for_each(|idle| world.heap.add_shrinker(idle.shrinker()).unwrap());
         world
     }
 
@@ -168,21 +209,19 @@ impl World {
 
     /// Takes a shrinker and all it has away, and brings it back.
     fn renew(&self, which: usize) {
-        // SAFETY: it goes with the world, after the last thread.
-        let shrinker: &'static Shrinker<'static> = unsafe { &*ptr::from_ref(&self.shrinkers[which]) };
-        if self.heap.remove_shrinker(shrinker).is_err() {
+        let idle = &self.idle[which];
+        if self.heap.remove_shrinker(idle.shrinker()).is_err() {
             // Another CPU is at it.
             return;
         }
-        while !shrinker.is_idle() {
+        while !idle.shrinker().is_idle() {
             give_way();
         }
-        let idle = &self.idle[which];
         idle.gone.store(true, Ordering::Relaxed);
         let objects = core::mem::take(&mut *idle.objects.lock().unwrap());
         objects.into_iter().for_each(|object| self.free(object));
         idle.gone.store(false, Ordering::Relaxed);
-        self.heap.add_shrinker(shrinker).unwrap();
+        self.heap.add_shrinker(idle.shrinker()).unwrap();
     }
 
     /// Everything comes home. No other thread is left.
@@ -195,15 +234,18 @@ impl World {
             become_cpu(cpu);
             self.heap.drain_cpu();
             self.heap.trim();
-            self.machine.frames.drain_cpu();
+            self.frames.drain_cpu();
         }
         let census = self.heap.validate().unwrap();
         assert_eq!(SizeClass::all().map(|class| census.class(class).slabs).sum::<usize>(), 0, "a slab was forgotten");
-        self.machine.frames.validate().unwrap();
-        let described = census.descriptor_bytes / Small::FRAME_BYTES;
-        assert_eq!(self.machine.frames.census().available(), frames - described, "frames are lost");
-        // SAFETY: from `Box::leak` in `new`; no thread is left that could have it.
+        self.frames.validate().unwrap();
+        let described = census.descriptor_bytes / FRAME_BYTES;
+        assert_eq!(self.frames.census().available(), frames - described, "frames are lost");
+        let of_heap = ptr::from_ref(self.frames).cast_mut();
+        // SAFETY: from `Box::leak` in `populate`; no thread is left that could have it.
         drop(unsafe { Box::from_raw(ptr::from_ref(self).cast_mut()) });
+        // SAFETY: from `Box::leak` in `new`; the heap that had it has gone.
+        drop(unsafe { Box::from_raw(of_heap) });
     }
 }
 
@@ -233,7 +275,7 @@ fn layout() -> Layout {
 }
 
 /// One thread: makes its requests, gives away or frees what it has, and ends as a thread does.
-fn live(world: &World, plan: Plan) {
+fn live<const NUMA: bool>(world: &World<NUMA>, plan: Plan) {
     let mut own: Vec<Object> = Vec::new();
     for _ in 0..plan.steps {
         let full = own.len() >= plan.most;
@@ -271,12 +313,12 @@ fn live(world: &World, plan: Plan) {
         if pick(2) == 0 { world.free(object) } else { world.post.lock().unwrap().push(object) }
     }
     world.heap.drain_cpu();
-    world.machine.frames.drain_cpu();
+    world.frames.drain_cpu();
 }
 
-fn run(plan: Plan) {
-    let world = World::new(plan.frames);
-    let frames = world.machine.frames.census().available();
+fn run<const NUMA: bool>(plan: Plan) {
+    let world = World::<NUMA>::new(plan.frames);
+    let frames = world.frames.census().available();
     exploring(|| {
         let start = |cpu| {
             let life = move || {
@@ -300,7 +342,7 @@ fn run(plan: Plan) {
 /// * `empty_unseen`: the slab that several have emptied is never released;
 /// * `fold_without_rmw`: of two CPUs that count frames at once one takes the other back.
 fn plenty() {
-    run(Plan { frames: 192, steps: 40, lives: 1, most: 12, kinds: 32 });
+    run::<false>(Plan { frames: 192, steps: 40, lives: 1, most: 12, kinds: 32 });
 }
 
 #[test]
@@ -315,7 +357,7 @@ fn a_heap_with_room_for_all() {
 /// * `shrinker_next_stays`: a shrinker is asked after it has gone;
 /// * `refill_plain`: as above.
 fn scarce() {
-    run(Plan { frames: 28, steps: 40, lives: 1, most: 16, kinds: 42 });
+    run::<false>(Plan { frames: 28, steps: 40, lives: 1, most: 16, kinds: 42 });
 }
 
 #[test]
@@ -329,10 +371,24 @@ fn a_heap_with_too_little() {
 ///
 /// * `empty_unseen`: as above.
 fn lives() {
-    run(Plan { frames: 96, steps: 10, lives: 4, most: 8, kinds: 32 });
+    run::<false>(Plan { frames: 96, steps: 10, lives: 4, most: 8, kinds: 32 });
 }
 
 #[test]
 fn threads_come_and_go() {
     check("heap_lives", &["empty_unseen"], lives);
+}
+
+/// Threads: three CPUs, two of them on one node and one on the other, on each of which there is too little for all.
+///
+/// Property: as at the top; what is freed far from home gets there.
+///
+/// * `refill_plain`: as above.
+fn nodes() {
+    run::<true>(Plan { frames: 128, steps: 40, lives: 1, most: 16, kinds: 32 });
+}
+
+#[test]
+fn a_heap_on_two_nodes() {
+    check("heap_nodes", &["refill_plain"], nodes);
 }

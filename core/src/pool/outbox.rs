@@ -3,7 +3,7 @@
 use crate::sync::{OwnerU32, OwnerUsize, const_fn};
 
 /// How many go home together.
-pub(crate) const PARCEL: usize = if cfg!(loom) { 2 } else { 64 };
+pub(crate) const PARCEL: usize = if cfg!(any(loom, shuttle)) { 2 } else { 64 };
 
 /// Addresses in the order of the frees. Only its CPU changes it; others may look.
 ///
@@ -52,7 +52,7 @@ impl Outbox {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
 

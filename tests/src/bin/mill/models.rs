@@ -42,4 +42,5 @@ pub(crate) const MODELS: &[(&str, usize)] = &[
 ];
 
 /// The same for shuttle, whose models are runs of the whole heap.
-pub(crate) const RUNS: &[(&str, usize)] = &[("heap_lives", 1), ("heap_plenty", 3), ("heap_scarce", 2)];
+pub(crate) const RUNS: &[(&str, usize)] =
+    &[("heap_lives", 1), ("heap_nodes", 1), ("heap_plenty", 3), ("heap_scarce", 2)];
