@@ -123,14 +123,15 @@ mod tests {
 
     #[test]
     fn every_layout_finds_the_smallest_class_that_holds_and_aligns_it() {
-        for align in (0..=MAX_LOG2).map(|log2| 1 << log2) {
-            for size in 1..=SizeClass::MAX_BYTES {
+        // Under Miri around the borders of classes, and of these not all.
+        let is_tried = |size: usize| !cfg!(miri) || SizeClass::all().any(|class| class.bytes().abs_diff(size) <= 1);
+        let last = if cfg!(miri) { 100 } else { SizeClass::MAX_BYTES };
+        let sizes: std::vec::Vec<_> = (1..=last).filter(|&size| is_tried(size)).collect();
+        for align in (0..=MAX_LOG2).step_by(if cfg!(miri) { 5 } else { 1 }).map(|log2| 1 << log2) {
+            for &size in &sizes {
                 let layout = Layout::from_size_align(size, align).unwrap();
                 let fits = |class: &SizeClass| class.bytes() >= size && class.bytes().is_multiple_of(align);
                 assert_eq!(SizeClass::of(layout), SizeClass::all().find(fits), "{layout:?}");
-                if cfg!(miri) && size > 300 {
-                    break;
-                }
             }
         }
     }

@@ -23,6 +23,41 @@ std::thread_local! {
     static LEAVING: RefCell<Option<Box<dyn Fn()>>> = const { RefCell::new(None) };
 }
 
+/// The bytes of a slab in tests: under Miri a frame. A slab's descriptor has a byte and a bit for each slot, which are made
+/// one by one there.
+pub(crate) const SLAB_BYTES: usize = if cfg!(miri) { 4096 } else { 32 << 10 };
+
+/// The levels as users have them, but for the size of slabs under Miri.
+#[cfg(not(miri))]
+pub(crate) use crate::config::{Checked, Fast};
+#[cfg(miri)]
+pub(crate) use small::{Checked, Fast};
+
+#[cfg(miri)]
+mod small {
+    use crate::config::Config;
+
+    #[derive(Clone, Copy, Debug, Default)]
+    pub(crate) struct Checked;
+    impl Config for Checked {
+        const SLAB_BYTES: usize = super::SLAB_BYTES;
+        const DEPOT_ROUNDS: usize = 128;
+    }
+
+    #[derive(Clone, Copy, Debug, Default)]
+    pub(crate) struct Fast;
+    impl Config for Fast {
+        const CHECKED: bool = false;
+        const SLAB_BYTES: usize = super::SLAB_BYTES;
+        const DEPOT_ROUNDS: usize = 128;
+    }
+}
+
+/// Whether all of `bytes` are `byte`: by one comparison, which Miri makes as a whole.
+pub(crate) fn is_all(bytes: &[u8], byte: u8) -> bool {
+    bytes == std::vec![byte; bytes.len()]
+}
+
 /// The machine.
 pub(crate) struct Sim;
 
@@ -88,6 +123,11 @@ fn zeroes(count: usize) -> Metadata<'static> {
     let bytes = unsafe { &mut *bytes };
     // SAFETY: made of zeros.
     unsafe { Metadata::zeroed(bytes) }
+}
+
+/// Bytes for a heap's own state.
+pub(crate) fn metadata_of_heap(count: usize) -> Metadata<'static> {
+    if cfg!(miri) { zeroes(count) } else { bytes(count) }
 }
 
 /// What [`bytes`] has made.
@@ -161,8 +201,7 @@ fn heap_over<C: Config>(
     let base = unsafe { make(layout) };
     let base = base.wrapping_add(skew);
     KEPT.lock().unwrap().push(Kept(core::ptr::slice_from_raw_parts_mut(base.cast(), 1)));
-    let make = if cfg!(miri) { zeroes } else { bytes };
-    let metadata = make(Heap::<Sim, C>::metadata_size(memory, cpus, nodes));
+    let metadata = metadata_of_heap(Heap::<Sim, C>::metadata_size(memory, cpus, nodes));
     // SAFETY: the memory was made for this instance, and has room for all its frames.
     unsafe { heap.init(base, memory, cpus, nodes, metadata) }.unwrap();
     heap

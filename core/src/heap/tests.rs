@@ -1,8 +1,7 @@
 use std::collections::VecDeque;
 
 use super::*;
-use crate::config::Fast;
-use crate::testing::{Sim, heap, heap_of_two_nodes};
+use crate::testing::{Checked, Fast, SLAB_BYTES, Sim, heap, heap_of_two_nodes};
 
 fn layout(size: usize, align: usize) -> Layout {
     Layout::from_size_align(size, align).unwrap()
@@ -30,10 +29,10 @@ fn comes_home<C: Config>(heap: &Heap<'static, Sim, C>) {
 
 #[test]
 fn objects_of_every_class_are_apart_and_aligned() {
-    let heap = heap::<Checked>(16384, 1);
+    let heap = heap::<Checked>(if cfg!(miri) { 1024 } else { 16384 }, 1);
     let mut objects = Vec::new();
     for class in SizeClass::all() {
-        for _ in 0..if cfg!(miri) { 3 } else { 100 } {
+        for _ in 0..if cfg!(miri) { 2 } else { 100 } {
             let address = heap.alloc_address(layout(class.bytes(), 1)).unwrap();
             assert!(address.is_multiple_of(class.align_bytes()));
             objects.push((address, class.bytes()));
@@ -54,12 +53,13 @@ fn objects_of_every_class_are_apart_and_aligned() {
 struct Linear;
 
 impl Config for Linear {
+    const SLAB_BYTES: usize = SLAB_BYTES;
     const NUMA: bool = false;
     const LINEAR_SHADOW: bool = true;
 }
 
 fn random_traffic<C: Config>(steps: usize) {
-    let heap = heap::<C>(if cfg!(miri) { 1024 } else { 8192 }, 1);
+    let heap = heap::<C>(if cfg!(miri) { 256 } else { 8192 }, 1);
     let mut rng = Rng(0x9e37_79b9_7f4a_7c15);
     let mut lent: VecDeque<(usize, Layout)> = VecDeque::new();
     for _ in 0..steps {
@@ -86,9 +86,9 @@ fn random_traffic<C: Config>(steps: usize) {
 
 #[test]
 fn everything_comes_home_after_random_traffic() {
-    random_traffic::<Checked>(if cfg!(miri) { 200 } else { 200_000 });
-    random_traffic::<Linear>(if cfg!(miri) { 200 } else { 200_000 });
-    random_traffic::<Fast>(if cfg!(miri) { 200 } else { 200_000 });
+    random_traffic::<Checked>(if cfg!(miri) { 60 } else { 200_000 });
+    random_traffic::<Linear>(if cfg!(miri) { 60 } else { 200_000 });
+    random_traffic::<Fast>(if cfg!(miri) { 60 } else { 200_000 });
 }
 
 #[test]
@@ -98,7 +98,7 @@ fn wrong_frees_are_told_apart() {
 }
 
 fn wrong_frees<C: Config>() {
-    let heap = heap::<C>(4096, 1);
+    let heap = heap::<C>(if cfg!(miri) { 256 } else { 4096 }, 1);
     let kind = |address, layout| heap.free_address(address, layout).unwrap_err().kind;
     let small = heap.alloc_address(layout(100, 1)).unwrap();
     assert_eq!(kind(small + 16, layout(100, 1)), BadFreeKind::Interior);
@@ -119,13 +119,15 @@ fn wrong_frees<C: Config>() {
 
 #[test]
 fn exhaustion_is_an_error_and_recovers() {
-    let heap = heap::<Checked>(1024, 1);
-    for size in [8, 48, 1000, 20_000, 40_000] {
+    let frames = if cfg!(miri) { 128 } else { 1024 };
+    let heap = heap::<Checked>(frames, 1);
+    let sizes = if cfg!(miri) { &[20_000, 40_000][..] } else { &[8, 48, 1000, 20_000, 40_000][..] };
+    for &size in sizes {
         let mut lent = Vec::new();
         while let Ok(address) = heap.alloc_address(layout(size, 8)) {
             lent.push(address);
         }
-        assert!(lent.len() * size * 10 > (1024 << 12) * 3, "{} of {size}", lent.len());
+        assert!(lent.len() * size * 10 > (frames << 12) * 3, "{} of {size}", lent.len());
         for address in lent {
             heap.free_address(address, layout(size, 8)).unwrap();
         }

@@ -8,13 +8,13 @@ use std::vec::Vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{Fast, Hardened};
+use crate::config::Hardened;
 use crate::harden::slot_class;
-use crate::testing::{Sim, heap};
+use crate::testing::{Checked, Fast, SLAB_BYTES, Sim, heap, is_all};
 
 const CPUS: u32 = 3;
 /// Little enough that requests fail now and then.
-const FRAMES: usize = 1024;
+const FRAMES: usize = if cfg!(miri) { 192 } else { 1024 };
 
 /// The most steps of a case, and the most bytes of an object: little under Miri, which fills them a hundred times slower.
 const STEPS: usize = if cfg!(miri) { 40 } else { 200 };
@@ -23,6 +23,7 @@ const MOST_BYTES: usize = if cfg!(miri) { 40_000 } else { 300_000 };
 /// The marks beside the span, and one node.
 struct Linear;
 impl Config for Linear {
+    const SLAB_BYTES: usize = SLAB_BYTES;
     const LINEAR_SHADOW: bool = true;
     const NUMA: bool = false;
 }
@@ -146,7 +147,7 @@ impl<C: Config> Pair<C> {
     fn is_untouched(&self, object: NonNull<u8>, size: usize, byte: u8) {
         // SAFETY: an object of the twin's, of at least so many bytes, all of them written.
         let bytes = unsafe { NonNull::slice_from_raw_parts(object, size).as_ref() };
-        assert!(bytes.iter().all(|&found| found == byte), "{object:?} was written by another");
+        assert!(is_all(bytes, byte), "{object:?} was written by another");
     }
 
     fn pointer(&self, address: usize) -> NonNull<u8> {

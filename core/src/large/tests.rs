@@ -3,10 +3,9 @@
 use std::vec::Vec;
 
 use super::*;
-use crate::config::{Checked, Fast};
 use crate::error::SetupError;
 use crate::order::Order;
-use crate::testing::{Sim, heap, heap_at, span};
+use crate::testing::{Checked, Fast, Sim, heap, heap_at, span};
 
 const FRAME: usize = 4096;
 const HUGE: usize = 2 << 20;

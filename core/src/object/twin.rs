@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::tests::frames_lent;
 use super::*;
 use crate::error::BadFreeKind;
-use crate::testing::{Sim, heap};
+use crate::testing::{Checked, Sim, heap};
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -43,7 +43,7 @@ fn op() -> impl Strategy<Value = Op> {
 type Words<const N: usize> = [u64; N];
 
 struct Twin<const N: usize> {
-    cache: ObjectCache<'static, Words<N>, Sim>,
+    cache: ObjectCache<'static, Words<N>, Sim, Checked>,
     /// What each lent object holds.
     lent: BTreeMap<NonNull<Words<N>>, u64>,
     freed: Vec<NonNull<Words<N>>>,

@@ -2,10 +2,9 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize as Count, Ordering as Order};
 
 use super::*;
-use crate::config::Checked;
 use crate::platform::Platform;
 use crate::tag::Tag;
-use crate::testing::{Sim, heap};
+use crate::testing::{Checked, Sim, heap};
 
 const BLOCK: Layout = match Layout::from_size_align(40_000, 8) {
     Ok(layout) => layout,
@@ -48,7 +47,7 @@ impl Shrink for Idle {
 }
 
 fn full(greedy: bool) -> (&'static Heap<'static, Sim, Checked>, &'static Idle, &'static Shrinker<'static>) {
-    let heap = heap::<Checked>(1024, 1);
+    let heap = heap::<Checked>(if cfg!(miri) { 128 } else { 1024 }, 1);
     let idle = Idle::filled(heap, greedy);
     (heap, idle, Box::leak(Box::new(Shrinker::new(idle))))
 }

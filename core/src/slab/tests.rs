@@ -28,7 +28,7 @@ fn shapes_waste_an_eighth_at_most_and_keep_their_alignment() {
 #[test]
 fn only_the_start_of_a_slot_is_one() {
     for class in SizeClass::all() {
-        for offset in (0..Shape::of::<Checked>(class).bytes).filter(|offset| !cfg!(miri) || offset % 997 < 2) {
+        for offset in (0..Shape::of::<Checked>(class).bytes).step_by(if cfg!(miri) { 997 } else { 1 }) {
             let slot = offset.is_multiple_of(class.bytes()).then_some((offset / class.bytes()) as u32);
             assert_eq!(slot_at(class, offset), slot, "{offset} in {class:?}");
         }

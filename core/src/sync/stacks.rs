@@ -269,11 +269,13 @@ mod tests {
     #[test]
     fn stacks_lie_side_by_side() {
         let stacks = Stacks::new();
-        for class in SizeClass::all() {
+        // Under Miri the short ones, of which there are enough.
+        let classes = || SizeClass::all().filter(|class| !cfg!(miri) || class.stack_capacity() <= 8);
+        for class in classes() {
             stacks.set_limit(class, usize::MAX);
             (0..class.stack_capacity()).for_each(|place| assert!(stacks.push(class, class.index() << 8 | place)));
         }
-        for class in SizeClass::all() {
+        for class in classes() {
             (0..class.stack_capacity()).rev().for_each(|place| {
                 assert_eq!(stacks.pop_and_peek(class).map(|(round, _)| round), Some(class.index() << 8 | place));
             });

@@ -488,7 +488,7 @@ fn concurrent_owners_keep_their_bytes() {
                         let object = pointer(address);
                         // SAFETY: lent, as long and written, and handed over by the mailbox.
                         let bytes = unsafe { core::slice::from_raw_parts(object.as_ptr(), layout.size()) };
-                        assert!(bytes.iter().all(|&byte| byte == fill));
+                        assert!(crate::testing::is_all(bytes, fill));
                         free(heap, object, layout).unwrap();
                     }
                 }

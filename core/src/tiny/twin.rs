@@ -37,7 +37,7 @@ impl Object {
     fn read(&self, count: usize) {
         // SAFETY: lent, as long as that and written.
         let bytes = unsafe { core::slice::from_raw_parts(self.memory.as_ptr(), count) };
-        assert!(bytes.iter().all(|&byte| byte == self.fill), "somebody else's bytes");
+        assert!(crate::testing::is_all(bytes, self.fill), "somebody else's bytes");
     }
 }
 

@@ -1,7 +1,6 @@
 //! The `Allocator` traits.
 
 use super::*;
-use crate::config::Checked;
 
 macro_rules! conforms {
     ($name:ident, $($allocator:ident)::+) => {
@@ -22,8 +21,8 @@ macro_rules! conforms {
                 assert!(is_aligned(grown.cast(), new));
                 // SAFETY: lent.
                 let bytes = unsafe { &mut *grown.as_ptr() };
-                assert!(bytes[..old.size()].iter().all(|&byte| byte == 7), "{new:?}");
-                assert!(bytes[old.size()..].iter().all(|&byte| byte == 0), "{new:?}");
+                assert!(is_all(&bytes[..old.size()], 7), "{new:?}");
+                assert!(is_all(&bytes[old.size()..], 0), "{new:?}");
                 bytes.fill(7);
                 (object, old) = (grown.cast(), new);
             }
@@ -31,7 +30,7 @@ macro_rules! conforms {
                 // SAFETY: lent as `old`.
                 let less = unsafe { heap.shrink(object, old, new) }.unwrap();
                 // SAFETY: lent.
-                assert!(unsafe { less.as_ref() }.iter().all(|&byte| byte == 7), "{new:?}");
+                assert!(is_all(unsafe { less.as_ref() }, 7), "{new:?}");
                 assert_eq!(less.len(), new.size());
                 (object, old) = (less.cast(), new);
             }
@@ -46,7 +45,7 @@ macro_rules! conforms {
             unsafe { heap.deallocate(nothing.cast(), layout(0, 16)) };
             let zeroed = heap.allocate_zeroed(layout(70_000, 1)).unwrap();
             // SAFETY: lent.
-            assert!(unsafe { zeroed.as_ref() }.iter().all(|&byte| byte == 0));
+            assert!(is_all(unsafe { zeroed.as_ref() }, 0));
             // SAFETY: lent so.
             unsafe { heap.deallocate(zeroed.cast(), layout(70_000, 1)) };
             assert!(heap.allocate(layout(isize::MAX as usize, 1)).is_err());

@@ -87,7 +87,7 @@ const COMMANDS: &[Command] = &[
     },
     Command {
         name: "alloc-suites",
-        arguments: "[--full] [--system] [SUITE]... [-- ARGUMENT...]",
+        arguments: "[--full] [--system] [--or-skip] [SUITE]... [-- ARGUMENT...]",
         purpose: "other people's test suites, run on pagemill",
         run: suites::run,
     },

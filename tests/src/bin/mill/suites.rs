@@ -23,6 +23,8 @@ use std::process::Command;
 struct Wanted {
     allocator: Allocator,
     full: bool,
+    /// Whether it is no failure if the sources are not there and cannot be downloaded.
+    or_skip: bool,
     /// Names of suites; all of them if there are none.
     names: Vec<String>,
     /// What goes to the test programs.
@@ -44,10 +46,11 @@ pub(crate) fn run(words: &[String]) -> Outcome {
     }
     if !crates.is_empty() {
         let home = dir.join("crates");
-        sources::of_crates(&crates, &home, wanted.allocator)?;
-        for suite in crates {
-            let name = format!("{} {} on {}", suite.name, suite.version, wanted.allocator.name());
-            steps.step(name, || test_crate(&wanted, suite, &home));
+        if wanted.goes_on(sources::of_crates(&crates, &home, wanted.allocator)?)? {
+            for suite in crates {
+                let name = format!("{} {} on {}", suite.name, suite.version, wanted.allocator.name());
+                steps.step(name, || test_crate(&wanted, suite, &home));
+            }
         }
     }
     steps.finish()
@@ -55,11 +58,12 @@ pub(crate) fn run(words: &[String]) -> Outcome {
 
 impl Wanted {
     fn parse(words: &[String]) -> Outcome<Self> {
-        let mut wanted = Self { allocator: Allocator::Pagemill, full: false, names: Vec::new(), filter: Vec::new() };
+        let mut wanted = Self { allocator: Allocator::Pagemill, full: false, or_skip: false, names: Vec::new(), filter: Vec::new() };
         let mut words = words.iter();
         while let Some(word) = words.next() {
             match word.as_str() {
                 "--full" => wanted.full = true,
+                "--or-skip" => wanted.or_skip = true,
                 "--system" => wanted.allocator = Allocator::System,
                 "--" => wanted.filter = words.by_ref().cloned().collect(),
                 name if name == ALLOCTESTS || CRATES.iter().any(|suite| suite.name == name) => {
@@ -74,6 +78,18 @@ impl Wanted {
             }
         }
         Ok(wanted)
+    }
+
+    /// Whether to go on, as the sources are there or not.
+    fn goes_on(&self, sources_are_there: bool) -> Outcome<bool> {
+        const MISSING: &str = "alloc-suites: no network, and the sources are not here";
+        if !sources_are_there && !self.or_skip {
+            return Err(Failure::new(format!("{MISSING}: run it once where there is one")));
+        }
+        if !sources_are_there {
+            println!("{MISSING}: SKIPPED");
+        }
+        Ok(sources_are_there)
     }
 
     /// Whether a suite is to run: one that was named, or without names all, or the quick ones.
@@ -99,7 +115,9 @@ impl Wanted {
 /// The tests of the standard library's `alloc`.
 fn alloctests(wanted: &Wanted, dir: &Path) -> Outcome {
     let home = dir.join("rust-src");
-    sources::of_alloctests(&home, wanted.allocator)?;
+    if !wanted.goes_on(sources::of_alloctests(&home, wanted.allocator)?)? {
+        return Ok(());
+    }
     let mut command = cargo::nightly_cargo();
     cargo_in(&mut command, &home).args(["test", "--package", "alloctests", "--lib", "--test", "*"]);
     // Half a minute of strings that never change their size, and one of sorting.
@@ -146,6 +164,13 @@ mod tests {
         assert!(wanted.wants(ALLOCTESTS, true) && !wanted.wants("tokio", false) && !wanted.is_whole());
         assert!(parsed(&["--full"]).unwrap().wants("tokio", false));
         assert!(CRATES.iter().any(|suite| suite.quick));
+    }
+
+    #[test]
+    fn without_sources_it_fails_unless_it_may_skip() {
+        assert!(parsed(&[]).unwrap().goes_on(false).is_err());
+        assert!(!parsed(&["--or-skip"]).unwrap().goes_on(false).unwrap());
+        assert!(parsed(&["--or-skip"]).unwrap().goes_on(true).unwrap());
     }
 
     #[test]

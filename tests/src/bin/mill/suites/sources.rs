@@ -21,8 +21,10 @@ const LOCK: &str = "tests/suites/Cargo.lock";
 const VENDORED: &[&str] = &["rand", "rand_core", "rand_xorshift"];
 
 /// Makes a workspace of the crates' sources, and downloads what they are built with.
-pub(super) fn of_crates(suites: &[&Suite], home: &Path, allocator: Allocator) -> Outcome {
-    let registry = download(suites, &home.with_file_name("fetch"))?;
+///
+/// As [`fetch`] this answers whether the sources are there.
+pub(super) fn of_crates(suites: &[&Suite], home: &Path, allocator: Allocator) -> Outcome<bool> {
+    let Some(registry) = download(suites, &home.with_file_name("fetch"))? else { return Ok(false) };
     let (mut members, mut patches) = (String::new(), String::new());
     for suite in suites {
         let directory = suite.directory();
@@ -41,8 +43,8 @@ pub(super) fn of_crates(suites: &[&Suite], home: &Path, allocator: Allocator) ->
     fetch(cargo::cargo, home)
 }
 
-/// Makes a workspace of the standard library's tests.
-pub(super) fn of_alloctests(home: &Path, allocator: Allocator) -> Outcome {
+/// Makes a workspace of the standard library's tests. As [`fetch`] this answers whether the sources are there.
+pub(super) fn of_alloctests(home: &Path, allocator: Allocator) -> Outcome<bool> {
     let mut rustc = Command::new("rustup");
     rustc.args(["run", "nightly", "rustc", "--print", "sysroot"]);
     let sysroot = libtest::read_lines(&mut rustc, "alloc-suites: asking for nightly's sysroot", |_| ())?.join("");
@@ -109,8 +111,8 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// Lets cargo download the crates, and answers where it keeps sources.
-fn download(suites: &[&Suite], dir: &Path) -> Outcome<Vec<PathBuf>> {
+/// Lets cargo download the crates, and answers where it keeps sources, if it could.
+fn download(suites: &[&Suite], dir: &Path) -> Outcome<Option<Vec<PathBuf>>> {
     let mut manifest =
         String::from("[package]\nname = \"fetch\"\nversion = \"0.0.0\"\n\n[workspace]\n\n[dependencies]\n");
     for Suite { name, version, .. } in suites {
@@ -119,26 +121,41 @@ fn download(suites: &[&Suite], dir: &Path) -> Outcome<Vec<PathBuf>> {
     tree::write(&dir.join("Cargo.toml"), manifest)?;
     tree::write(&dir.join("src/lib.rs"), "")?;
     take_lock(dir)?;
-    fetch(cargo::cargo, dir)?;
+    if !fetch(cargo::cargo, dir)? {
+        return Ok(None);
+    }
     let home = env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| Some(env::home_dir()?.join(".cargo")));
-    tree::entries(&home.unwrap_or_default().join("registry/src"))
+    tree::entries(&home.unwrap_or_default().join("registry/src")).map(Some)
 }
 
-/// Downloads what a workspace is built with; does without the network if all of it is there.
-fn fetch(cargo: impl Fn() -> Command, workspace: &Path) -> Outcome {
+/// Downloads what a workspace is built with; does without the network if all of it is there. `false` if there is no
+/// network.
+fn fetch(cargo: impl Fn() -> Command, workspace: &Path) -> Outcome<bool> {
     let mut offline = cargo();
     let quiet = offline.current_dir(workspace).args(["fetch", "--offline"]).stdout(Stdio::null()).stderr(Stdio::null());
     if quiet.status().is_ok_and(|status| status.success()) {
-        return Ok(());
+        return Ok(true);
     }
+    println!("alloc-suites: downloading sources");
     let mut online = cargo();
-    let fetched = cargo::finish(online.current_dir(workspace).arg("fetch"), "alloc-suites: downloading sources");
-    fetched.map_err(|failure| {
-        let reason = failure.reason;
-        Failure::new(format!(
-            "{reason}; without a network run it once where there is one, or name the suites that are there"
-        ))
-    })
+    // Who has no network should learn so in seconds.
+    let online = online.current_dir(workspace).arg("fetch").env("CARGO_NET_RETRY", "1");
+    let output = online.output().map_err(|error| cargo::cannot_start(online, &error))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    if output.status.success() {
+        return Ok(true);
+    }
+    eprint!("{said}");
+    if is_about_the_network(&said) {
+        return Ok(false);
+    }
+    Err(Failure::new(format!("alloc-suites: downloading sources: failed ({})", output.status)))
+}
+
+/// Whether cargo says that it could reach nobody.
+fn is_about_the_network(said: &str) -> bool {
+    let signs = ["resolve host", "download of ", "failed to download", "failed to connect", "network failure", "timed out"];
+    signs.iter().any(|sign| said.to_lowercase().contains(sign))
 }
 
 /// The versions to build with, as far as they are written down.
@@ -159,6 +176,14 @@ mod tests {
         for other in ["src/main.rs", "src/tests/a.rs", "tests/a/b.rs", "tests/a/b/main.rs", "tests/a.txt"] {
             assert!(!is_root(other), "{other}");
         }
+    }
+
+    #[test]
+    fn no_network_is_told_from_other_failures() {
+        for said in ["warning: spurious network error: [6] Could not resolve host: x", "error: failed to download `a`"] {
+            assert!(is_about_the_network(said), "{said}");
+        }
+        assert!(!is_about_the_network("error: failed to parse lock file"));
     }
 
     #[test]
