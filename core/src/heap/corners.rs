@@ -117,9 +117,11 @@ fn a_kept_block_that_somebody_has_is_found() {
     heap.validate().unwrap();
 }
 
+/// A heap, and objects that another CPU puts into its depot one by one.
+type Other = (&'static Heap<'static, Sim, Checked>, Vec<usize>);
+
 std::thread_local! {
-    /// A heap, and objects that another CPU puts into its depot one by one.
-    static OTHER: RefCell<Option<(&'static Heap<'static, Sim, Checked>, Vec<usize>)>> = const { RefCell::new(None) };
+    static OTHER: RefCell<Option<Other>> = const { RefCell::new(None) };
 }
 
 #[test]

@@ -122,7 +122,8 @@ fn slabs_start_in_turn_at_every_colour() {
 #[test]
 fn alignment_and_every_size() {
     fn check<const SIZE: usize>(heap: &'static Heap<'static, Sim, Checked>) {
-        let cache: ObjectCache<'_, [u8; SIZE], Sim, Checked> = ObjectCache::new(heap, PLAIN.line_aligned(), || [3; SIZE]);
+        let cache: ObjectCache<'_, [u8; SIZE], Sim, Checked> =
+            ObjectCache::new(heap, PLAIN.line_aligned(), || [3; SIZE]);
         let info = cache.info().unwrap();
         let mut held: Vec<_> = (0..info.slab_slots.min(40) + 1).map(|_| cache.alloc().unwrap()).collect();
         for object in &mut held {

@@ -79,7 +79,8 @@ pub(crate) fn run(words: &[String]) -> Outcome {
     let short: Vec<_> = ["--exact"].iter().chain(SHORT).map(|&word| word.to_owned()).collect();
     let passed = test("miri, tree borrows, heap", &flags, CASES, &short)?;
     if passed != SHORT.len() {
-        let reason = format!("miri: {passed} of {} tests of the heap's layers ran (tests/src/bin/mill/miri.rs)", SHORT.len());
+        let reason =
+            format!("miri: {passed} of {} tests of the heap's layers ran (tests/src/bin/mill/miri.rs)", SHORT.len());
         return Err(Failure::new(reason));
     }
     Ok(())

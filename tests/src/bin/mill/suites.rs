@@ -58,7 +58,8 @@ pub(crate) fn run(words: &[String]) -> Outcome {
 
 impl Wanted {
     fn parse(words: &[String]) -> Outcome<Self> {
-        let mut wanted = Self { allocator: Allocator::Pagemill, full: false, or_skip: false, names: Vec::new(), filter: Vec::new() };
+        let mut wanted =
+            Self { allocator: Allocator::Pagemill, full: false, or_skip: false, names: Vec::new(), filter: Vec::new() };
         let mut words = words.iter();
         while let Some(word) = words.next() {
             match word.as_str() {

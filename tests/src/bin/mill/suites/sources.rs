@@ -154,7 +154,8 @@ fn fetch(cargo: impl Fn() -> Command, workspace: &Path) -> Outcome<bool> {
 
 /// Whether cargo says that it could reach nobody.
 fn is_about_the_network(said: &str) -> bool {
-    let signs = ["resolve host", "download of ", "failed to download", "failed to connect", "network failure", "timed out"];
+    let signs =
+        ["resolve host", "download of ", "failed to download", "failed to connect", "network failure", "timed out"];
     signs.iter().any(|sign| said.to_lowercase().contains(sign))
 }
 
@@ -180,7 +181,8 @@ mod tests {
 
     #[test]
     fn no_network_is_told_from_other_failures() {
-        for said in ["warning: spurious network error: [6] Could not resolve host: x", "error: failed to download `a`"] {
+        for said in ["warning: spurious network error: [6] Could not resolve host: x", "error: failed to download `a`"]
+        {
             assert!(is_about_the_network(said), "{said}");
         }
         assert!(!is_about_the_network("error: failed to parse lock file"));
