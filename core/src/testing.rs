@@ -29,28 +29,32 @@ pub(crate) const SLAB_BYTES: usize = if cfg!(miri) { 4096 } else { 32 << 10 };
 
 /// The levels as users have them, but for the size of slabs under Miri.
 #[cfg(not(miri))]
-pub(crate) use crate::config::{Checked, Fast};
+pub(crate) use crate::config::{Checked, Checked as Roomy, Fast};
 #[cfg(miri)]
-pub(crate) use small::{Checked, Fast};
+pub(crate) use small::{Checked, Fast, Roomy};
 
 #[cfg(miri)]
 mod small {
     use crate::config::Config;
 
     #[derive(Clone, Copy, Debug, Default)]
-    pub(crate) struct Checked;
-    impl Config for Checked {
-        const SLAB_BYTES: usize = super::SLAB_BYTES;
+    pub(crate) struct Level<const CHECKED: bool, const SLAB_BYTES: usize>;
+    impl<const CHECKED: bool, const SLAB_BYTES: usize> Config for Level<CHECKED, SLAB_BYTES> {
+        const CHECKED: bool = CHECKED;
+        // Of an arena everything is looked at, also what is not there.
+        const HUGE_ORDER: u32 = 6;
+        const ARENA_ORDER: u32 = 11;
+        const POOL_FRAMES: u32 = 16;
+        const REFILL_FRAMES: u32 = 8;
+        const DENSE_BELOW_FRAMES: u32 = 16;
+        const SLAB_BYTES: usize = SLAB_BYTES;
         const DEPOT_ROUNDS: usize = 128;
     }
 
-    #[derive(Clone, Copy, Debug, Default)]
-    pub(crate) struct Fast;
-    impl Config for Fast {
-        const CHECKED: bool = false;
-        const SLAB_BYTES: usize = super::SLAB_BYTES;
-        const DEPOT_ROUNDS: usize = 128;
-    }
+    pub(crate) type Checked = Level<true, { super::SLAB_BYTES }>;
+    pub(crate) type Fast = Level<false, { super::SLAB_BYTES }>;
+    /// With room for several large objects in a slab.
+    pub(crate) type Roomy = Level<true, { 32 << 10 }>;
 }
 
 /// Whether all of `bytes` are `byte`: by one comparison, which Miri makes as a whole.

@@ -8,7 +8,9 @@ use crate::order::Order;
 use crate::testing::{Checked, Fast, Sim, heap, heap_at, span};
 
 const FRAME: usize = 4096;
-const HUGE: usize = 2 << 20;
+const HUGE: usize = if cfg!(miri) { 16 * FRAME } else { 2 << 20 };
+/// Frames of most heaps here.
+const FRAMES: usize = if cfg!(miri) { 128 } else { 2048 };
 
 fn layout(size: usize, align: usize) -> Layout {
     Layout::from_size_align(size, align).unwrap()
@@ -29,7 +31,7 @@ fn comes_home<C: Config>(heap: &Heap<'static, Sim, C>) {
 
 #[test]
 fn a_kept_block_serves_the_next_of_its_size() {
-    let heap = heap::<Checked>(2048, 1);
+    let heap = heap::<Checked>(FRAMES, 1);
     let first = heap.alloc_address(plain(HUGE)).unwrap();
     heap.free_address(first, plain(HUGE)).unwrap();
     assert_eq!(heap.kept_bytes(), HUGE);
@@ -47,7 +49,7 @@ fn a_kept_block_serves_the_next_of_its_size() {
 #[test]
 #[cfg_attr(miri, ignore = "looks at thousands of frames, and at no memory")]
 fn a_kept_block_serves_only_what_it_is_aligned_for() {
-    let heap = heap::<Checked>(2048, 1);
+    let heap = heap::<Checked>(FRAMES, 1);
     let size = 16 * FRAME;
     let blocks: Vec<_> = (0..8).map(|_| heap.alloc_address(plain(size)).unwrap()).collect();
     let odd = *blocks.iter().find(|block| !block.is_multiple_of(8 * size)).unwrap();
@@ -88,7 +90,7 @@ impl Config for KeepsNone {
 
 #[test]
 fn nothing_is_kept_where_none_may_be() {
-    let heap = heap::<KeepsNone>(1024, 1);
+    let heap = heap::<KeepsNone>(FRAMES, 1);
     let address = heap.alloc_address(plain(HUGE)).unwrap();
     heap.free_address(address, plain(HUGE)).unwrap();
     assert_eq!(heap.kept_bytes(), 0);
@@ -182,12 +184,12 @@ fn wrong_frees_are_refused_without_checks_too() {
 
 #[test]
 fn frames_and_large_objects_are_told_apart() {
-    let heap = heap::<Checked>(2048, 1);
+    let heap = heap::<Checked>(FRAMES, 1);
     let raw = heap.frames().alloc(Order::new(5).unwrap(), AllocFlags::empty()).unwrap();
     let address = heap.address_of(span(raw.head().number(), 32));
     let kind = |address| heap.free_address(address, plain(32 * FRAME)).unwrap_err().kind;
     assert_eq!(kind(address), BadFreeKind::Foreign, "lent, but not by the heap");
-    assert_eq!(kind(heap.window.base() + 2048 * FRAME), BadFreeKind::Foreign);
+    assert_eq!(kind(heap.window.base() + FRAMES * FRAME), BadFreeKind::Foreign);
     assert_eq!(kind(8), BadFreeKind::Foreign);
     // The frames' users cannot free what the heap has, kept or not.
     let object = heap.alloc_address(plain(32 * FRAME)).unwrap();
@@ -228,13 +230,13 @@ fn strict_alignment_is_served_wherever_frame_0_lies() {
 #[test]
 #[cfg_attr(miri, ignore = "looks at thousands of frames, and at no memory")]
 fn what_nobody_could_serve_is_impossible() {
-    let heap = heap::<Checked>(2048, 1);
-    for size in [isize::MAX as usize, isize::MAX as usize - 4095, 1 << 62, 1 << 40, 2049 * FRAME] {
+    let heap = heap::<Checked>(FRAMES, 1);
+    for size in [isize::MAX as usize, isize::MAX as usize - 4095, 1 << 62, 1 << 40, (FRAMES + 1) * FRAME] {
         assert_eq!(heap.alloc_address(plain(size)), Err(AllocError::Impossible));
         assert!(heap.alloc_large_zeroed(plain(size)).is_err());
     }
-    assert_eq!(heap.alloc_address(plain(2048 * FRAME)).unwrap_or(0), heap.window.base(), "all there is");
-    heap.free_address(heap.window.base(), plain(2048 * FRAME)).unwrap();
+    assert_eq!(heap.alloc_address(plain(FRAMES * FRAME)).unwrap_or(0), heap.window.base(), "all there is");
+    heap.free_address(heap.window.base(), plain(FRAMES * FRAME)).unwrap();
     for align in (24..63).map(|log2| 1 << log2) {
         let served = heap.alloc_address(layout(8, align));
         let beyond = align > 1 << 30;
@@ -248,7 +250,7 @@ fn what_nobody_could_serve_is_impossible() {
 }
 
 fn grows_and_shrinks_in_place<C: Config>() {
-    let heap = heap::<C>(2048, 1);
+    let heap = heap::<C>(FRAMES, 1);
     let object = heap.alloc_address(plain(10 * FRAME)).unwrap();
     let resize = |from: usize, to: usize| {
         let held = heap.object_of(object, plain(from)).unwrap();
@@ -284,7 +286,7 @@ fn large_objects_grow_and_shrink_in_place() {
 
 #[test]
 fn growth_leaves_the_reserve_alone() {
-    let heap = heap::<Checked>(2048, 1);
+    let heap = heap::<Checked>(FRAMES, 1);
     heap.frames().set_default_watermarks();
     let object = heap.alloc_address(plain(10 * FRAME)).unwrap();
     let held = heap.object_of(object, plain(10 * FRAME)).unwrap();
@@ -295,7 +297,7 @@ fn growth_leaves_the_reserve_alone() {
 
 #[test]
 fn an_interrupt_never_waits() {
-    let heap = heap::<Checked>(2048, 1);
+    let heap = heap::<Checked>(FRAMES, 1);
     let object = heap.alloc_address(plain(HUGE)).unwrap();
     let held = heap.kept.hold_for_test();
     Sim::interrupting(|| {
@@ -320,7 +322,7 @@ mod concurrent {
 
     #[test]
     fn of_two_frees_at_once_one_is_refused() {
-        let heap = heap::<Checked>(2048, 2);
+        let heap = heap::<Checked>(FRAMES, 2);
         for round in 0..if cfg!(miri) { 5 } else { 2000 } {
             let size = if round % 2 == 0 { HUGE } else { 11 * FRAME };
             let object = heap.alloc_address(plain(size)).unwrap();

@@ -8,7 +8,7 @@ use super::*;
 use crate::error::BadFreeKind;
 use crate::frames::Frames;
 use crate::reclaim::Shrinker;
-use crate::testing::{Checked, Fast, Sim, heap};
+use crate::testing::{Fast, Roomy as Checked, Sim, heap};
 
 std::thread_local! {
     static MADE: Cell<usize> = const { Cell::new(0) };

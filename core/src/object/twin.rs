@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::tests::frames_lent;
 use super::*;
 use crate::error::BadFreeKind;
-use crate::testing::{Checked, Sim, heap};
+use crate::testing::{Roomy as Checked, Sim, heap};
 
 #[derive(Clone, Debug)]
 enum Op {
