@@ -300,5 +300,5 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;

@@ -94,7 +94,7 @@ pub(crate) const fn next_random(mut state: u64) -> u64 {
     state
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
 

@@ -47,6 +47,10 @@ const SHORT: &[&str] = &[
     "large::tests::an_interrupt_never_waits",
     "large::tests::frames_and_large_objects_are_told_apart",
     "large::tests::growth_leaves_the_reserve_alone",
+    "object::tests::a_cache_with_lent_objects_is_not_destroyed",
+    "object::tests::a_memory_pool_refuses_wrong_frees",
+    "object::tests::alignment_and_every_size",
+    "object::tests::constructors_run_once_a_slot_and_destructors_when_its_slab_goes",
     "reclaim::tests::a_copy_of_the_process_reclaims_for_itself",
     "reclaim::tests::a_shrinker_that_is_added_again_is_not_asked_twice",
     "reclaim::tests::a_shrinker_that_takes_itself_away_is_idle_when_it_has_answered",
@@ -63,6 +67,14 @@ const SHORT: &[&str] = &[
     "sync::stacks::tests::a_stack_gives_back_what_was_put_in_last_and_spills_what_was_first",
     "sync::stacks::tests::limits_stay_between_what_is_there_and_what_there_is_room_for",
     "sync::stacks::tests::stacks_lie_side_by_side",
+    "tiny::tests::a_race_of_two_frees_is_told_when_it_comes_to_light",
+    "tiny::tests::a_wrong_free_names_what_is_there",
+    "tiny::tests::an_interrupt_that_finds_the_lock_held_never_waits",
+    "tiny::tests::another_region_serves_while_a_lock_is_held",
+    "tiny::tests::realloc_stays_where_it_can_and_keeps_the_content",
+    "tiny::tests::regions_are_refused_for_a_reason",
+    "tiny::tests::sizes_from_nothing_to_everything",
+    "tiny::tests::wrong_frees_change_nothing",
 ];
 
 /// What the short form does not see: whether each byte of something mixed may be changed, instead of all of it. A look at
