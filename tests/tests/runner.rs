@@ -283,18 +283,21 @@ fn what_is_missing_is_installed_once() {
 #[test]
 fn suites_without_their_sources_say_what_is_missing() {
     let machine = Machine::new("suites", "", "exit 101");
-    let suite = |name: &str| {
+    let cut_off = Machine::new("suites_cut_off", "", "echo 'error: failed to download `a`' >&2; exit 101");
+    let suite = |machine: &Machine, name: &str| {
         let mut command = mill(&["alloc-suites", name]);
         command.env("PATH", machine.dir.join("empty")).env("CARGO", machine.qemu());
         command.env("CARGO_TARGET_DIR", &machine.dir).env("PAGEMILL_NO_INSTALL", "1");
         Ended::of(&mut command)
     };
-    let std = suite("alloctests");
+    let std = suite(&machine, "alloctests");
     std.failed(1, "the nightly toolchain is missing and PAGEMILL_NO_INSTALL is set: rustup toolchain install nightly");
     assert_eq!(std.stderr.lines().count(), 1, "{std:?}");
-    let others = suite("smallvec");
-    others.failed(1, "alloc-suites: downloading sources: failed (exit status: 101); without a network");
+    let others = suite(&machine, "smallvec");
+    others.failed(1, "alloc-suites: downloading sources: failed (exit status: 101)");
     assert_eq!(others.stderr.lines().count(), 1, "{others:?}");
+    let others = suite(&cut_off, "smallvec");
+    others.failed(1, "alloc-suites: no network, and the sources are not here: run it once where there is one");
 }
 
 #[test]
