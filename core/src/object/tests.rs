@@ -8,7 +8,7 @@ use super::*;
 use crate::error::BadFreeKind;
 use crate::frames::Frames;
 use crate::reclaim::Shrinker;
-use crate::testing::{Fast, Roomy as Checked, Sim, heap};
+use crate::testing::{Fast, Roomy as Checked, Sim, heap, keep};
 
 std::thread_local! {
     static MADE: Cell<usize> = const { Cell::new(0) };
@@ -214,8 +214,8 @@ fn exhaustion_is_an_error_and_recovers() {
 fn idle_slabs_of_a_cache_serve_others_as_a_shrinker() {
     let heap = heap::<Checked>(256, 1);
     // Kept for ever, as the registration asks for; only empty slabs could be leaked.
-    let cache: &'static Things<4000> = Box::leak(Box::new(ObjectCache::new(heap, PLAIN.keep_empty(100), Thing::new)));
-    let shrinker = Box::leak(Box::new(Shrinker::new(cache)));
+    let cache: &'static Things<4000> = keep(ObjectCache::new(heap, PLAIN.keep_empty(100), Thing::new));
+    let shrinker = keep(Shrinker::new(cache));
     heap.add_shrinker(shrinker).unwrap();
     let mut held = Vec::new();
     while let Ok(object) = cache.alloc() {
@@ -326,8 +326,8 @@ fn what_no_slab_is_cut_into_is_impossible() {
     assert_eq!((odd.info().unwrap().slabs, odd.shrink()), (0, FrameCount::ZERO));
     odd.validate().unwrap();
     odd.destroy().unwrap();
-    let frames: &'static Frames<'static, Sim, Checked> = Box::leak(Box::new(Frames::new()));
-    let early: &'static Heap<'static, Sim, Checked> = Box::leak(Box::new(Heap::new(frames)));
+    let frames: &'static Frames<'static, Sim, Checked> = keep(Frames::new());
+    let early: &'static Heap<'static, Sim, Checked> = keep(Heap::new(frames));
     let cache: ObjectCache<'_, u8, Sim, Checked> = ObjectCache::new(early, PLAIN, || 0);
     assert_eq!(cache.alloc_raw(), Err(AllocError::NotReady));
     cache.destroy().unwrap();

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize as Count, Ordering as Order};
 use super::*;
 use crate::platform::Platform;
 use crate::tag::Tag;
-use crate::testing::{Checked, Sim, heap};
+use crate::testing::{Checked, Sim, heap, keep};
 
 const BLOCK: Layout = match Layout::from_size_align(40_000, 8) {
     Ok(layout) => layout,
@@ -25,7 +25,7 @@ impl Idle {
         while let Ok(address) = heap.answer(BLOCK, false).address() {
             blocks.push(address);
         }
-        Box::leak(Box::new(Self { heap, blocks: Mutex::new(blocks), greedy }))
+        keep(Self { heap, blocks: Mutex::new(blocks), greedy })
     }
 }
 
@@ -49,7 +49,7 @@ impl Shrink for Idle {
 fn full(greedy: bool) -> (&'static Heap<'static, Sim, Checked>, &'static Idle, &'static Shrinker<'static>) {
     let heap = heap::<Checked>(if cfg!(miri) { 128 } else { 1024 }, 1);
     let idle = Idle::filled(heap, greedy);
-    (heap, idle, Box::leak(Box::new(Shrinker::new(idle))))
+    (heap, idle, shrinker(idle))
 }
 
 #[test]
@@ -110,19 +110,19 @@ impl Shrink for Asked {
 }
 
 fn shrinker(shrink: &'static dyn Shrink) -> &'static Shrinker<'static> {
-    crate::testing::keep(Shrinker::new(shrink))
+    keep(Shrinker::new(shrink))
 }
 
 #[test]
 fn a_walk_follows_nobody_out_of_the_list() {
     let (here, there) = (heap::<Checked>(256, 1), heap::<Checked>(256, 1));
-    let asked: Vec<&'static Asked> = (0..4).map(|_| crate::testing::keep(Asked::default())).collect();
+    let asked: Vec<&'static Asked> = (0..4).map(|_| keep(Asked::default())).collect();
     let [moved, gone, stays, other] = [0, 1, 2, 3].map(|index: usize| shrinker(asked[index]));
     there.add_shrinker(other).unwrap();
     // Asked in this order: the meddler, `moved`, `gone`, `stays`.
     [stays, gone, moved].into_iter().for_each(|shrinker| here.add_shrinker(shrinker).unwrap());
     let meddler = Meddler { heap: here, remove: vec![moved, gone], add: vec![(there, moved)] };
-    here.add_shrinker(shrinker(crate::testing::keep(meddler))).unwrap();
+    here.add_shrinker(shrinker(keep(meddler))).unwrap();
     here.shrink(BLOCK);
     let counts = || asked.iter().map(|asked| asked.0.load(Order::Relaxed)).collect::<Vec<_>>();
     assert_eq!(counts(), [0, 0, 1, 0], "who is removed is not asked, nor is anybody of another heap");
@@ -133,11 +133,11 @@ fn a_walk_follows_nobody_out_of_the_list() {
 #[test]
 fn a_shrinker_that_is_added_again_is_not_asked_twice() {
     let heap = heap::<Checked>(256, 1);
-    let asked: Vec<&'static Asked> = (0..2).map(|_| crate::testing::keep(Asked::default())).collect();
+    let asked: Vec<&'static Asked> = (0..2).map(|_| keep(Asked::default())).collect();
     let [again, stays] = [0, 1].map(|index: usize| shrinker(asked[index]));
     [stays, again].into_iter().for_each(|shrinker| heap.add_shrinker(shrinker).unwrap());
     let meddler = Meddler { heap, remove: vec![again], add: vec![(heap, again)] };
-    heap.add_shrinker(shrinker(crate::testing::keep(meddler))).unwrap();
+    heap.add_shrinker(shrinker(keep(meddler))).unwrap();
     heap.shrink(BLOCK);
     let counts: Vec<_> = asked.iter().map(|asked| asked.0.load(Order::Relaxed)).collect();
     assert_eq!(counts, [0, 1], "what is added while a walk goes on comes into the next one");
@@ -158,7 +158,7 @@ fn a_shrinker_that_takes_itself_away_is_idle_when_it_has_answered() {
         }
     }
     let heap = heap::<Checked>(256, 1);
-    let once: &'static Once = crate::testing::keep(Once(Mutex::new(None)));
+    let once: &'static Once = keep(Once(Mutex::new(None)));
     let own = shrinker(once);
     *once.0.lock().unwrap() = Some((heap, own));
     assert!(own.is_idle());
@@ -226,7 +226,7 @@ fn a_shrinker_that_unwinds_leaves_a_heap_that_serves() {
         }
     }
     let (heap, idle, good) = full(false);
-    let bad: &'static Shrinker<'static> = Box::leak(Box::new(Shrinker::new(&Bad)));
+    let bad: &'static Shrinker<'static> = shrinker(&Bad);
     heap.add_shrinker(bad).unwrap();
     let unwound = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| heap.alloc_address(BLOCK)));
     assert!(unwound.is_err());
