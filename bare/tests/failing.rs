@@ -2,7 +2,7 @@
 //! `cargo test -p pagemill-bare --test failing -- assertion`.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
-pagemill_bare::qemu_args!("-smp 2 timeout=5");
+pagemill_bare::qemu_args!("-smp 2 timeout=15");
 
 pagemill_bare::kernel! {
     tests: [passes, assertion, panic_on_another_cpu, unhandled_exception, no_panic, endless_loop, triple_fault];
