@@ -38,7 +38,8 @@ pub trait Config: 'static {
     const LARGE_CACHE_BYTES: usize = 4 << 20;
     /// Whether a request may interrupt another one of the same CPU: in a kernel whose handlers allocate, in a process
     /// whose signal handlers do. If not, a platform's desks are looked at and not taken, which leaves out the two stores
-    /// that every request would have to wait for: 0.9 ns of a pair of 2.4.
+    /// that every request would have to wait for: 0.9 ns of a pair of 2.4. That nothing interrupts is then the promise of whoever
+    /// initialises a heap.
     const INTERRUPTIBLE: bool = true;
     /// Whether the machine may have more than one node. If not, a free of an object need not look which node it is on.
     const NUMA: bool = true;

@@ -105,30 +105,26 @@ impl<'m, P: Platform> Depot<'m, P> {
         self.bins.slice().get(shard * SizeClass::COUNT + class.index())
     }
 
-    /// Takes rounds out of one shard, without waiting if the access says so.
-    fn take_from(&self, shard: usize, access: Access<'_, P>, class: SizeClass, out: &mut [usize]) -> usize {
-        let Some(bin) = self.bin(shard, class) else { return 0 };
+    /// Takes rounds out of one shard, without waiting if the access says so; answers how many, if any.
+    fn take_from(&self, shard: usize, access: Access<'_, P>, class: SizeClass, out: &mut [usize]) -> Option<usize> {
+        let bin = self.bin(shard, class)?;
         // Relaxed: a look that saves a lock; who just misses a batch goes to the slabs.
         if bin.len.load(Ordering::Relaxed) == 0 {
-            return 0;
+            return None;
         }
-        let taken = bin.take(access, out).unwrap_or(0);
-        if let Some(load) = self.loads.slice().get(shard) {
-            load.bytes.fetch_sub(taken * class.bytes(), Ordering::Relaxed);
-        }
-        taken
+        let taken = bin.take(access, out).ok().filter(|&taken| taken > 0)?;
+        self.loads.slice().get(shard)?.bytes.fetch_sub(taken * class.bytes(), Ordering::Relaxed);
+        Some(taken)
     }
 
     /// Takes up to `out.len()` rounds of a class, from the CPU's own shard first; answers how many.
     pub(crate) fn take(&self, pinned: &Pinned<P>, cpu: usize, class: SizeClass, out: &mut [usize]) -> usize {
         let shards = self.shards();
-        let own = (shards > 0).then(|| self.take_from(cpu % shards, Access::Wait(pinned), class, out));
-        match own {
-            Some(0) => {}
-            _ => return own.unwrap_or(0),
-        }
-        let others = (1..shards).map(|step| self.take_from((cpu + step) % shards, Access::Try, class, out));
-        others.into_iter().find(|&taken| taken > 0).unwrap_or(0)
+        let taken = (0..shards).find_map(|step| {
+            let access = if step == 0 { Access::Wait(pinned) } else { Access::Try };
+            self.take_from((cpu + step) % shards, access, class, out)
+        });
+        taken.unwrap_or(0)
     }
 
     /// Puts a batch in; answers how many rounds of its beginning found room.
@@ -148,8 +144,7 @@ impl<'m, P: Platform> Depot<'m, P> {
 
     /// Takes up to `out.len()` rounds of a class out of any shard, to give them back.
     pub(crate) fn drain(&self, access: Access<'_, P>, class: SizeClass, out: &mut [usize]) -> usize {
-        let mut shards = 0..self.shards();
-        shards.find_map(|shard| Some(self.take_from(shard, access, class, out)).filter(|&taken| taken > 0)).unwrap_or(0)
+        (0..self.shards()).find_map(|shard| self.take_from(shard, access, class, out)).unwrap_or(0)
     }
 
     /// Its locks.

@@ -30,6 +30,9 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     /// `base` is the address of frame 0. Whenever frame n of the instance is lent, its bytes lie at
     /// `base + n * FRAME_BYTES`, may be read and written through `base`, and are used by nobody but those it is lent to.
     ///
+    /// If the configuration says that requests are not [interruptible](Config::INTERRUPTIBLE), then no call of this heap ever
+    /// interrupts another one on the same CPU.
+    ///
     /// # Errors
     /// [`SetupError::BaseMisaligned`], [`SetupError::State`] for a second call, [`SetupError::TooManyNodes`],
     /// [`SetupError::MetadataTooSmall`], [`SetupError::WouldBlock`] from a context that interrupted the allocator.

@@ -427,6 +427,7 @@ impl<'m, T> PerCpu<'m, T> {
         T: HeadFirst,
     {
         const { assert!(WHICH == T::DESK) };
+        // Not to claim is as good where nothing interrupts, which whoever initialised the instance has promised.
         let look = if C::INTERRUPTIBLE { Pinned::take_desk::<WHICH> } else { Pinned::look_at_desk::<WHICH> };
         let (desk, pinned) = look();
         // SAFETY: by the promise of `Platform` it is what a desk was given: `EMPTY`, `CLAIMED`, or a `HeadFirst` that

@@ -147,7 +147,8 @@ impl<C: Config> Process<C> {
     fn start(&self, land: &Land, metadata: Metadata<'static>) -> Option<()> {
         let Ground { reservation, span, cpus, .. } = land.ground;
         // SAFETY: frame n lies n frames after the start of the reservation, which is nobody else's, and is lent only
-        // when its region has been added, which is after it was committed.
+        // when its region has been added, which is after it was committed. Signal handlers allocate at
+        // levels alone that are made for it, as `Pagemill` demands of whoever installs one.
         unsafe { self.heap.init(reservation.start(), span, cpus, 1, metadata) }.ok()
     }
 

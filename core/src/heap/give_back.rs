@@ -47,7 +47,8 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
                 return true;
             }
             let count = pool.take_posted(&mut pinned, &mut parcel);
-            pool.outbox.put(address);
+            let put = pool.outbox.put(address);
+            debug_assert!(put, "it is empty now");
             count
         };
         self.send_home(&parcel[..count], late, |class, node| self.release_empty(class, node, C::KEEP_EMPTY_SLABS));
