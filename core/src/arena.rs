@@ -8,7 +8,7 @@
 //! Frames are counted from the arena's naturally aligned base, so indexes have the alignment of frame numbers even where
 //! the arena's memory starts or ends in the middle.
 
-mod fresh;
+mod dirty;
 mod handover;
 mod take_back;
 
@@ -24,7 +24,7 @@ use crate::ledger::{EVERY_KIND, Hints, Ledger};
 use crate::order::Order;
 use crate::pending::{PendingMap, ROW_FRAMES};
 use crate::platform::{Pinned, Platform};
-use crate::sync::{AtomicU16, AtomicU32, Lock, Ordering, Publish, mutant};
+use crate::sync::{AtomicU16, AtomicU32, AtomicU64, Lock, Ordering, Publish, mutant};
 
 /// How a caller may come by a lock.
 pub(crate) enum Access<'a, P: Platform> {
@@ -55,6 +55,9 @@ pub(crate) struct State<'m, C: Config> {
     hinted: u32,
     /// Whether somebody came in vain: the hints promise too much.
     misled: bool,
+    /// Frames that are free and dirty, and how many of them the ledger knows.
+    dirty_free: u32,
+    dirty_folded: u32,
     /// Frames that leave service as soon as they are free.
     pub(crate) leaving: Option<Range<u32>>,
     /// Bit t: tree t has frames that are reserved or offline, so a free must look at their words at every level.
@@ -84,7 +87,8 @@ pub(crate) struct Parts<'m, C: Config> {
     pub(crate) table: FrameTable<'m>,
     pub(crate) embedder: &'m [AtomicU32],
     pub(crate) free_in_tree: &'m [AtomicU16],
-    pub(crate) returned_below: &'m [AtomicU16],
+    /// A bit a frame, by rows as the pending map has them; none if nobody asks.
+    pub(crate) dirty: &'m [AtomicU64],
     pub(crate) pending: PendingMap<'m>,
     pub(crate) ledger: &'m Ledger,
     pub(crate) hints: &'m Hints<'m>,
@@ -105,8 +109,8 @@ pub(crate) struct Arena<'m, P: Platform, C: Config> {
     pub(crate) table: FrameTable<'m>,
     embedder: &'m [AtomicU32],
     free_in_tree: &'m [AtomicU16],
-    /// Tree by tree: frames from here on have never come back. None if nobody asks.
-    returned_below: &'m [AtomicU16],
+    /// Which frames have come back, row by row. None if nobody asks.
+    dirty: &'m [AtomicU64],
     pending: PendingMap<'m>,
     ledger: &'m Ledger,
     hints: &'m Hints<'m>,
@@ -128,6 +132,8 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
             folded: 0,
             hinted: 0,
             misled: false,
+            dirty_free: 0,
+            dirty_folded: 0,
             leaving: None,
             special: [0; 8],
             any_special: false,
@@ -142,7 +148,7 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
             table: parts.table,
             embedder: parts.embedder,
             free_in_tree: parts.free_in_tree,
-            returned_below: parts.returned_below,
+            dirty: parts.dirty,
             pending: parts.pending,
             ledger: parts.ledger,
             hints: parts.hints,
@@ -292,6 +298,11 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
             state.folded = free as usize;
             self.ledger.fold(difference);
         }
+        let difference = state.dirty_free as isize - state.dirty_folded as isize;
+        if C::FRESH_FRAMES_ARE_ZERO && difference.unsigned_abs() >= self.fold_threshold() {
+            state.dirty_folded = state.dirty_free;
+            self.ledger.fold_dirty(difference);
+        }
         // What has come is told at once, what has gone only when somebody was misled: a kind that comes and goes with
         // every request would cost a read-modify-write each time.
         let now = chunk_kinds(state.buddy.orders_free());
@@ -360,6 +371,7 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
                 state.misled = true;
                 return None;
             };
+            arena.note_taken(state, index, order.frames() as u32);
             if order > Order::ZERO {
                 mark_trees::<C>(&mut state.lent_blocks, &(index..index + order.frames() as u32));
             }
@@ -386,6 +398,7 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
                     state.misled = true;
                     return taken;
                 };
+                arena.note_taken(state, index, order.frames() as u32);
                 mark_trees::<C>(&mut state.lent_blocks, &(index..index + order.frames() as u32));
                 if C::CHECKED {
                     arena.table.set(index, FrameWord::pooled(order));
@@ -402,10 +415,15 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
     /// They come from one tree, so that what is freed again is of the tree that is taken from; only where trees have but a
     /// few each does it go on to others, until there is half of what is wanted, lest there be a lock for every few frames.
     pub(crate) fn take_frames(&self, pinned: &Pinned<P>, want: u32, end: End, mut out: impl FnMut(u32, u32)) -> u32 {
-        let taken = self.with(Access::Wait(pinned), |_, state| {
+        let taken = self.with(Access::Wait(pinned), |arena, state| {
             let mut taken = 0;
             while taken * 2 < want {
-                let more = state.buddy.take_frames(want - taken, end, None, &mut out);
+                let mut dirty = 0;
+                let more = state.buddy.take_frames(want - taken, end, None, &mut |index, count| {
+                    dirty += if C::FRESH_FRAMES_ARE_ZERO { arena.dirty_in(index, count) } else { 0 };
+                    out(index, count);
+                });
+                state.dirty_free = state.dirty_free.saturating_sub(dirty);
                 if more == 0 {
                     state.misled = taken == 0;
                     break;
@@ -448,6 +466,7 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
     }
 
     fn lend(&self, state: &mut State<'m, C>, start: u32, count: u32) {
+        self.note_taken(state, start, count);
         if count > 1 {
             mark_trees::<C>(&mut state.lent_blocks, &(start..start + count));
         }

@@ -101,7 +101,7 @@ pub(crate) const fn metadata_bytes<P: Platform, C: Config>(span: FrameSpan) -> u
     Plan::new()
         .and::<Tree>(trees)
         .and::<AtomicU16>(trees)
-        .and::<AtomicU16>(if C::FRESH_FRAMES_ARE_ZERO { trees } else { 0 })
+        .and::<AtomicU64>(if C::FRESH_FRAMES_ARE_ZERO { rows_in::<C>(span) } else { 0 })
         .and::<AtomicU32>(frames)
         .and::<AtomicU32>(if C::EMBEDDER_WORDS { frames } else { 0 })
         .and::<AtomicU64>(rows_in::<C>(span))
@@ -132,8 +132,8 @@ impl<'m, P: Platform, C: Config> Extent<'m, P, C> {
         let all_trees = trees_of::<C>(span.start().number(), span.end().number());
         let mut trees = carver.slice_mut(all_trees, |_| Tree::EMPTY);
         let free_in_tree = Cell::new(carver.zeros::<AtomicU16>(all_trees));
-        let marks = if C::FRESH_FRAMES_ARE_ZERO { all_trees } else { 0 };
-        let returned_below = Cell::new(carver.zeros::<AtomicU16>(marks));
+        let dirty_rows = if C::FRESH_FRAMES_ARE_ZERO { rows_in::<C>(span) } else { 0 };
+        let dirty = Cell::new(carver.zeros::<AtomicU64>(dirty_rows));
         let words = Cell::new(carver.zeros::<AtomicU32>(span.count().get()));
         let embedder_words = if C::EMBEDDER_WORDS { span.count().get() } else { 0 };
         let embedder = Cell::new(carver.zeros::<AtomicU32>(embedder_words));
@@ -155,7 +155,7 @@ impl<'m, P: Platform, C: Config> Extent<'m, P, C> {
                 table: FrameTable::new(cut(&words, count.get()), first),
                 embedder: cut(&embedder, if C::EMBEDDER_WORDS { count.get() } else { 0 }),
                 free_in_tree,
-                returned_below: cut(&returned_below, if marks == 0 { 0 } else { tree_count }),
+                dirty: cut(&dirty, if dirty_rows == 0 { 0 } else { rows_of::<C>(start, end) }),
                 pending: PendingMap::new(cut(&rows, rows_of::<C>(start, end))),
                 ledger,
                 hints,

@@ -14,6 +14,7 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
         self.with(access, |arena, state| {
             let count = part.end - part.start;
             state.buddy.take_at(part.start, count).map_err(|index| arena.pfn(index))?;
+            arena.note_taken(state, part.start, count);
             arena.mark_reserved(state, part);
             Ok(())
         })
@@ -30,7 +31,7 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
             let count = part.end - part.start;
             arena.table.fill(part.start, count, FrameWord::new());
             arena.ledger().book_reserved(-(count as isize));
-            arena.note_return(part.start, count);
+            arena.note_return(state, part.start, count);
             let freed = state.buddy.free_range(part.start, count);
             debug_assert!(freed.is_ok(), "a reserved frame is not free");
         })
@@ -73,7 +74,7 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
             for index in part {
                 if arena.table.get(index).kind() == Kind::Offline {
                     arena.table.set(index, FrameWord::new());
-                    arena.note_return(index, 1);
+                    arena.note_return(state, index, 1);
                     let freed = state.buddy.free(index, crate::order::Order::ZERO);
                     debug_assert!(freed.is_ok(), "an offline frame is not free");
                     back += 1;
@@ -91,6 +92,7 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
         while let Some((start, count)) = state.buddy.next_free_chunk(from, leaving.end) {
             let taken = state.buddy.take_at(start, count);
             debug_assert!(taken.is_ok(), "the chunk is free");
+            self.note_taken(state, start, count);
             self.mark_offline(state, start..start + count);
             from = start + count;
         }

@@ -112,7 +112,7 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
         } else {
             self.frames_for(home, FrameCount::new(wanted), align_frames)?
         };
-        let fresh = straight && self.frames.are_fresh(range.span());
+        let fresh = straight && self.frames.are_clean(range.span());
         let span = if skewed { self.cut_aligned(range, count, align) } else { range.into_raw() };
         Ok(Taken { span, fresh })
     }

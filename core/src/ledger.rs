@@ -15,6 +15,7 @@ pub(crate) struct Ledger {
     present: AtomicUsize,
     reserved: AtomicUsize,
     offline: AtomicUsize,
+    dirty: AtomicUsize,
     late_faults: AtomicU64,
     last_fault: AtomicUsize,
 }
@@ -27,6 +28,7 @@ impl Ledger {
                 present: AtomicUsize::new(0),
                 reserved: AtomicUsize::new(0),
                 offline: AtomicUsize::new(0),
+                dirty: AtomicUsize::new(0),
                 late_faults: AtomicU64::new(0),
                 last_fault: AtomicUsize::new(0),
             }
@@ -42,6 +44,16 @@ impl Ledger {
         }
         // Relaxed: a count orders nothing. A read-modify-write, because arenas fold at the same time.
         self.free.fetch_add(difference as usize, Ordering::Relaxed);
+    }
+
+    /// As [`fold`](Self::fold), of frames that are free and dirty.
+    pub(crate) fn fold_dirty(&self, difference: isize) {
+        self.dirty.fetch_add(difference as usize, Ordering::Relaxed);
+    }
+
+    /// Frames that are free and dirty, as folded.
+    pub(crate) fn dirty_frames(&self) -> usize {
+        (self.dirty.load(Ordering::Relaxed) as isize).max(0) as usize
     }
 
     /// The folded count, never below zero.

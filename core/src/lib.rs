@@ -168,6 +168,8 @@ mod check;
 mod hotplug;
 mod reclaim;
 mod report;
+
+mod reporter;
 mod setup;
 mod stats;
 mod tag;

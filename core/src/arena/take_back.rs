@@ -13,10 +13,10 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
     /// Takes back any part of what is lent, all of it or nothing. Only with the lock held.
     pub(crate) fn free_in(&self, state: &mut State<'m, C>, start: u32, count: u32) -> Result<(), FreeError> {
         if let Some(order) = self.whole_block(state, start, count) {
-            self.note_return(start, count);
             let freed = state.buddy.free(start, order);
             return match freed {
                 Ok(()) => {
+                    self.note_return(state, start, count);
                     // Before the unlock: after it the frames may be lent again, and the word be the next owner's.
                     if C::CHECKED && !mutant("word_after_unlock") {
                         self.table.set(start, FrameWord::FREE_AGAIN);
@@ -30,7 +30,7 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
         if C::CHECKED {
             self.table.free_lent(start, count);
         }
-        self.note_return(start, count);
+        self.note_return(state, start, count);
         let freed = state.buddy.free_range(start, count);
         debug_assert!(freed.is_ok(), "checked to be lent");
         Ok(())
@@ -137,11 +137,8 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
                 }
             }
         }
-        if mask != 0 {
-            let (low, high) = (mask.trailing_zeros(), mask.ilog2());
-            self.note_return(first + low, high + 1 - low);
-        }
         let refused = state.buddy.free_row(row, mask);
+        self.note_row(state, row, mask & !refused);
         for bit in bits(refused) {
             self.ledger.note_late_fault(self.pfn(first + bit));
         }
@@ -163,9 +160,9 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
         } else if self.check_special(state, index, order.frames() as u32).is_err() {
             return self.ledger.note_late_fault(self.pfn(index));
         }
-        self.note_return(index, order.frames() as u32);
-        if state.buddy.free(index, order).is_err() {
-            self.ledger.note_late_fault(self.pfn(index));
+        match state.buddy.free(index, order) {
+            Ok(()) => self.note_return(state, index, order.frames() as u32),
+            Err(_) => self.ledger.note_late_fault(self.pfn(index)),
         }
     }
 }

@@ -192,10 +192,10 @@ impl<P: Platform, C: Config> Frames<'_, P, C> {
         }
     }
 
-    /// Whether frames that the caller has just got by name or by request, past the pools, were never anybody else's.
-    pub(crate) fn are_fresh(&self, span: FrameSpan) -> bool {
+    /// Whether frames that the caller has just got by name or by request, past the pools, were never anybody else's, or are zero again.
+    pub(crate) fn are_clean(&self, span: FrameSpan) -> bool {
         self.parts(span).all(|(arena, part)| {
-            arena.is_some_and(|arena| arena.are_fresh(arena.index(part.start()), part.count().get() as u32))
+            arena.is_some_and(|arena| arena.are_clean(arena.index(part.start()), part.count().get() as u32))
         })
     }
 
