@@ -97,6 +97,8 @@ pub struct Heap<'m, P: Platform, C: Config = Checked> {
     pub(crate) frames: &'m Frames<'m, P, C>,
     /// Who gives it more memory.
     pub(crate) source: Option<fn(Layout) -> bool>,
+    /// Who wants to know that frames of it have become free.
+    pub(crate) released: Option<fn()>,
     pub(crate) window: Window,
     /// Bytes of the span, from the window's base.
     pub(crate) span_bytes: AtomicUsize,
@@ -129,7 +131,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     const_fn! {
         /// A heap that will take its frames from `frames`.
         pub const fn new(frames: &'m Frames<'m, P, C>) -> Self {
-            Self::with(frames, None)
+            Self::with(frames, None, None)
         }
     }
 
@@ -142,15 +144,28 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         /// whether to try again. It is called with no lock and no pin held, in every context, also by several CPUs at
         /// once.
         pub const fn with_source(frames: &'m Frames<'m, P, C>, source: fn(Layout) -> bool) -> Self {
-            Self::with(frames, Some(source))
+            Self::with(frames, Some(source), None)
         }
     }
 
     const_fn! {
-        const fn with(frames: &'m Frames<'m, P, C>, source: Option<fn(Layout) -> bool>) -> Self {
+        /// As [`with_source`](Self::with_source), whose memory can be taken back: `released` is called whenever frames of a
+        /// slab or a large object have become free, in the same way, for instance to [report](Frames::report) some.
+        pub const fn with_backing(frames: &'m Frames<'m, P, C>, source: fn(Layout) -> bool, released: fn()) -> Self {
+            Self::with(frames, Some(source), Some(released))
+        }
+    }
+
+    const_fn! {
+        const fn with(
+            frames: &'m Frames<'m, P, C>,
+            source: Option<fn(Layout) -> bool>,
+            released: Option<fn()>,
+        ) -> Self {
             Self {
                 frames,
                 source,
+                released,
                 window: Window::empty(),
                 span_bytes: AtomicUsize::new(0),
                 directory: PublishSlice::empty(),
@@ -290,6 +305,13 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         let fault = self.explain(address, class);
         self.report(fault);
         Err(fault)
+    }
+
+    /// Says that frames have become free; nothing is held.
+    pub(crate) fn tell_released(&self) {
+        if let Some(released) = self.released {
+            released();
+        }
     }
 
     /// Calls the fault hook; nothing is held.

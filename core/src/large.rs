@@ -181,6 +181,7 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
         self.frames.unhold(span);
         let freed = self.free_frames(span);
         debug_assert_eq!(freed, Ok(()));
+        self.tell_released();
     }
 
     /// Runs `work` on the kept blocks with their lock; whoever may not wait tries once, since all work here can be left.
@@ -309,6 +310,7 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
             self.frames.cut_large(span, tail.start());
             let freed = self.free_frames(tail);
             debug_assert_eq!(freed, Ok(()));
+            self.tell_released();
         }
         true
     }

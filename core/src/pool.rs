@@ -10,7 +10,9 @@
 //!
 //! How much a stack may hold follows what happens: a refill doubles it. A CPU that takes keeps much at hand. A stack that
 //! spills several times without a refill in between is a *stream* of frees: all of it goes at each spill, and all streams
-//! of a CPU together hold no more than [`STREAM_BYTES`], so that one that only gives back holds little when it stops.
+//! of a CPU together hold no more than [`STREAM_BYTES`]. A CPU that has spilled often with no refill of any stack in between
+//! is *tearing down*: everything at hand goes, and from then on whatever it frees is a stream. So one that frees all it had
+//! holds little when it stops.
 
 mod outbox;
 
@@ -24,6 +26,9 @@ use crate::sync::{AtomicU32, HeadFirst, Ordering, OwnCell, OwnerU32, Room, Stack
 
 /// The spill without a refill before it by which a stack becomes a stream.
 const NEW_STREAM: u32 = 5;
+
+/// Spills of any stacks with no refill in between after which a CPU is tearing down.
+const TEARING_DOWN: u32 = 8;
 
 /// How often streams spill, each of them, until it is seen afresh which stacks are any.
 const STREAM_SPILLS: u32 = 64;
@@ -52,6 +57,8 @@ pub(crate) struct ObjectPool {
     /// How many stacks are streams, and how often they have spilled since it was seen afresh which are.
     streams: OwnerU32,
     stream_spills: OwnerU32,
+    /// Spills of all classes since the last refill of any.
+    spills_in_a_row: OwnerU32,
 }
 
 #[allow(unsafe_code, reason = "a statement about the layout above, which `sync` relies on")]
@@ -79,6 +86,7 @@ impl ObjectPool {
                 spills: core::array::from_fn(|_| OwnerU32::new(0)),
                 streams: OwnerU32::new(0),
                 stream_spills: OwnerU32::new(0),
+                spills_in_a_row: OwnerU32::new(0),
             }
         }
     }
@@ -123,6 +131,7 @@ impl ObjectPool {
     /// now on, which is twice as much as before.
     pub(crate) fn refill_count<P: Platform>(&self, _pinned: &mut Pinned<P>, class: SizeClass) -> usize {
         self.end_stream(class);
+        self.spills_in_a_row.set(0);
         let limit = (self.stacks.limit(class) * 2).clamp(2 * least(class), class.stack_capacity());
         self.stacks.set_limit(class, limit);
         limit / 2
@@ -135,6 +144,7 @@ impl ObjectPool {
     pub(crate) fn spill_count<P: Platform>(&self, _pinned: &mut Pinned<P>, class: SizeClass) -> usize {
         let spills = &self.spills[class.index()];
         spills.set(spills.get().saturating_add(1));
+        self.spills_in_a_row.set(self.spills_in_a_row.get().saturating_add(1));
         let len = self.stacks.len(class);
         match self.stacks.limit(class) {
             0 => 0,
@@ -146,13 +156,17 @@ impl ObjectPool {
     /// Sets what a stack that has just spilled may hold; streams have equal shares. Answers whether all streams should be
     /// [ended](Self::next_stream), so that those that flow no more have no share.
     pub(crate) fn set_limit<P: Platform>(&self, _pinned: &mut Pinned<P>, class: SizeClass) -> bool {
+        let spills = &self.spills[class.index()];
+        if self.spills_in_a_row.get() > TEARING_DOWN && !self.is_stream(class) {
+            spills.set(NEW_STREAM);
+        }
         if self.stacks.limit(class) == 0 {
             self.stacks.set_limit(class, 2 * least(class));
         }
         if !self.is_stream(class) {
             return false;
         }
-        if self.spills[class.index()].get() == NEW_STREAM {
+        if spills.get() == NEW_STREAM {
             self.streams.set(self.streams.get() + 1);
         }
         let streams = self.streams.get();
@@ -161,6 +175,16 @@ impl ObjectPool {
         let spills = self.stream_spills.get() + 1;
         self.stream_spills.set(if spills > streams * STREAM_SPILLS { 0 } else { spills });
         spills > streams * STREAM_SPILLS
+    }
+
+    /// Whether the CPU has just begun to tear down: then all that is [at hand](Self::next_at_hand) is to go.
+    pub(crate) fn begins_to_tear_down<P: Platform>(&self, _pinned: &mut Pinned<P>) -> bool {
+        self.spills_in_a_row.get() == TEARING_DOWN
+    }
+
+    /// A stack that is no stream and holds something.
+    pub(crate) fn next_at_hand<P: Platform>(&self, _pinned: &mut Pinned<P>) -> Option<SizeClass> {
+        SizeClass::all().find(|&class| !self.is_stream(class) && self.stacks.len(class) > 0)
     }
 
     /// A stack that is a stream, and is none any more: what it holds is to go.

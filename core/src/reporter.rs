@@ -18,6 +18,11 @@ impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
         FrameCount::new(self.zones().map(|zone| zone.ledger.dirty_frames()).sum())
     }
 
+    /// Frames that are free or in nobody's hands yet, as the zones' counts have it: off by less than one in 4096.
+    pub fn free_frames(&self) -> FrameCount {
+        FrameCount::new(self.zones().map(|zone| zone.ledger.free_frames()).sum())
+    }
+
     /// Reports free frames that are dirty, of blocks of `least` or more, until `most` are reported or there are no more;
     /// answers how many were. `reporter` is called with each run of them, from the highest down, with no lock and no pin
     /// held; while it is, the frames are nobody's. It answers whether they are zeros now. If not, they stay what they were,

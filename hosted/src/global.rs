@@ -73,6 +73,12 @@ mod sealed {
         const HANDLERS: bool;
 
         fn heap() -> &'static Heap<'static, Hosted, HostedLevel<Self>>;
+
+        /// Gives everything back to the system that is free; answers how many bytes.
+        fn give_all() -> usize;
+
+        /// Bytes given back since the start.
+        fn given_back() -> usize;
     }
 }
 
@@ -80,7 +86,7 @@ macro_rules! serve {
     ($level:ty, $handlers:literal, $frames:ident, $heap:ident, $process:ident, $member:ident) => {
         static $frames: Frames<'static, Hosted, HostedLevel<$level>> = Frames::new();
         static $heap: Heap<'static, Hosted, HostedLevel<$level>> =
-            Heap::with_source(&$frames, |layout| $process.supply(layout));
+            Heap::with_backing(&$frames, |layout| $process.supply(layout), || $process.relieve());
         static $process: Process<HostedLevel<$level>> = Process::new(&$frames, &$heap, &$member);
         static $member: Member = Member::new(&$process);
 
@@ -92,6 +98,14 @@ macro_rules! serve {
             #[inline(always)]
             fn heap() -> &'static Heap<'static, Hosted, HostedLevel<Self>> {
                 &$heap
+            }
+
+            fn give_all() -> usize {
+                $process.give_all()
+            }
+
+            fn given_back() -> usize {
+                $process.given_back()
             }
         }
     };
@@ -114,6 +128,20 @@ impl<L: Level> Pagemill<L> {
     #[inline(always)]
     pub fn heap(&self) -> &'static Heap<'static, Hosted, HostedLevel<L>> {
         L::heap()
+    }
+
+    /// Gives everything back to the system that is idle: what this thread keeps, what lies between threads, empty slabs,
+    /// kept blocks, and the pages behind all free memory. Answers how many bytes there were pages behind. What other
+    /// threads keep follows when they next need more.
+    pub fn trim(&self) -> usize {
+        L::heap().drain();
+        L::give_all()
+    }
+
+    /// Bytes that were given back to the system so far. It happens by itself: free memory with pages behind it is at most
+    /// an eighth of what is in use, or 8 MiB, but for bursts.
+    pub fn given_back_bytes(&self) -> usize {
+        L::given_back()
     }
 
     /// Objects that were at hand for other threads when the process became what it is by `fork`: a copy with one thread.

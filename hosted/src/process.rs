@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use lock_api::Mutex;
 use pagemill::{BadFree, Config, CpuId, FrameCount, FrameSpan, Frames, Heap, Metadata, NodeId, Pfn, Pinned, ZoneKind};
 
+use crate::excess::Excess;
 use crate::fault;
 use crate::fork;
 use crate::lock::HostedLock;
@@ -51,6 +52,9 @@ pub(crate) struct Process<C: Config> {
     /// How many regions there are.
     regions: AtomicUsize,
     ground: OnceLock<Ground>,
+    /// Bytes of memory in regions.
+    memory: AtomicUsize,
+    excess: Excess,
 }
 
 /// What stays as it is.
@@ -82,7 +86,16 @@ impl<C: Config> Process<C> {
         heap: &'static Heap<'static, Hosted, C>,
         member: &'static Member,
     ) -> Self {
-        Self { frames, heap, member, land: Mutex::new(None), regions: AtomicUsize::new(0), ground: OnceLock::new() }
+        Self {
+            frames,
+            heap,
+            member,
+            land: Mutex::new(None),
+            regions: AtomicUsize::new(0),
+            ground: OnceLock::new(),
+            memory: AtomicUsize::new(0),
+            excess: Excess::new(),
+        }
     }
 
     /// More memory for a request that found none: everything if it is the first, else another region. Answers whether
@@ -105,6 +118,23 @@ impl<C: Config> Process<C> {
             }
         });
         supplied.unwrap_or(false)
+    }
+
+    /// Frames have become free: gives back to the system what the process should not keep.
+    pub(crate) fn relieve(&self) {
+        let reservation = || self.ground.get().map(|ground| ground.reservation);
+        self.excess.relieve(self.frames, reservation, self.memory.load(Ordering::Relaxed));
+    }
+
+    /// Gives everything back to the system that is free. Answers how many bytes had been in use before.
+    pub(crate) fn give_all(&self) -> usize {
+        let ground = self.ground.get();
+        ground.map_or(0, |ground| self.excess.give_all(self.frames, ground.reservation))
+    }
+
+    /// Bytes given back to the system since the start.
+    pub(crate) fn given_back(&self) -> usize {
+        self.excess.given_back()
     }
 
     /// Reserves as much as may be, describes it to the heap, and adds a first region.
@@ -226,6 +256,8 @@ impl<C: Config> Process<C> {
             return false;
         }
         land.used += bytes;
+        // Relaxed: what may be given back follows from it, no more.
+        self.memory.store(land.used, Ordering::Relaxed);
         self.regions.fetch_add(1, Ordering::Release);
         true
     }
@@ -284,6 +316,7 @@ where
     fn give_back(&self) {
         self.heap.drain_cpu();
         self.frames.drain_cpu();
+        self.relieve();
     }
 
     fn before_fork(&self, pinned: &Pinned<Hosted>) {

@@ -75,6 +75,14 @@ impl Reservation {
         self.protect(range, libc::PROT_READ | libc::PROT_WRITE)
     }
 
+    /// Lets the system have what is behind these whole pages, which read as zeros afterwards; `false` if it does not take
+    /// it, because they are locked, or because somebody has forbidden it.
+    pub(crate) fn discard(&self, range: Range<usize>) -> bool {
+        let Some((first, bytes)) = self.pages(range) else { return false };
+        // SAFETY: the pages are this reservation's, and nobody uses what is in them.
+        keeping_errno(|| unsafe { libc::madvise(first.as_ptr().cast(), bytes, libc::MADV_DONTNEED) == 0 })
+    }
+
     fn protect(&self, range: Range<usize>, rights: libc::c_int) -> bool {
         let Some((first, bytes)) = self.pages(range) else { return false };
         // SAFETY: the pages are this reservation's; those in use only ever get more rights.

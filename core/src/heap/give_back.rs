@@ -81,6 +81,12 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         }
         let count = pool.spill_count(&mut pinned, class);
         self.spill(&mut pinned, pool, class, count, late);
+        if pool.begins_to_tear_down(&mut pinned) {
+            while let Some(class) = pool.next_at_hand(&mut pinned) {
+                self.spill(&mut pinned, pool, class, usize::MAX, late);
+                pool.close(&mut pinned, class);
+            }
+        }
         if pool.set_limit(&mut pinned, class) {
             while let Some(stream) = pool.next_stream(&mut pinned) {
                 self.spill(&mut pinned, pool, stream, usize::MAX, late);
@@ -215,10 +221,16 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
             return;
         }
         // As many as there were: others may make new ones for as long as this takes.
-        for _ in 0..cache.slabs() {
-            let Ok(Some(slab)) = self.with_access(|access| cache.release(access, keep)) else { return };
+        for dissolved in 0..cache.slabs() {
+            let Ok(Some(slab)) = self.with_access(|access| cache.release(access, keep)) else {
+                if dissolved > 0 {
+                    self.tell_released();
+                }
+                return;
+            };
             self.dissolve(slab, Shape::of::<C>(class));
         }
+        self.tell_released();
     }
 
     /// Gives the frames of a slab back that no cache has any more.

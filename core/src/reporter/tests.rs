@@ -154,8 +154,8 @@ fn random<C: Config>(seed: u64, steps: usize) {
 fn dirty_frames_are_those_that_were_written_and_are_free() {
     let (seeds, steps) = if cfg!(miri) { (1, 50) } else { (40, 1000) };
     for seed in 1..=seeds {
-        random::<Zeros<true>>(seed * 0x9e37_79b9_7f4a_7c15, steps);
-        random::<Zeros<false>>(seed * 0x9e37_79b9_7f4a_7c15, steps);
+        random::<Zeros<true>>(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed), steps);
+        random::<Zeros<false>>(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed), steps);
     }
 }
 

@@ -1,0 +1,149 @@
+//! Memory that a process has and does not use: how much of it there may be, and how what is more goes back.
+//!
+//! Free frames that somebody has had are *dirty*: there are pages behind them. There may be as many as an eighth of what is
+//! in use, or [`LEAST_BYTES`]; that is looked at whenever frames of a slab or a large block become free, so a process that
+//! frees and then sleeps has given back by then. Huge frames that are free as a whole go first: they are cheap to give and
+//! to get back, and are not split.
+//!
+//! Each page that is used again costs a fault, so sustained giving back is held to [`TOKENS_PER_MS`] by a bucket of tokens,
+//! which is full at first. A process that goes up and down faster than that keeps more for a while; what is left goes at
+//! the next occasion.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use pagemill::{Config, FrameCount, Frames, Order};
+
+use crate::errno::keeping_errno;
+use crate::reserve::{PAGE, Reservation};
+use crate::tls::Hosted;
+
+/// What may always be dirty.
+const LEAST_BYTES: usize = 8 << 20;
+/// The share of what is in use that may be dirty, as a divisor.
+const SHARE: usize = 8;
+/// Bytes that may be given back for each millisecond that goes by: a page that comes and goes takes about 1.4 us, so this
+/// is some 3 % of one core.
+const TOKENS_PER_MS: u64 = 100_000;
+/// The most that may be saved up.
+const MOST_TOKENS: u64 = 512 << 20;
+/// The smallest blocks that are given back when there are no huge frames: smaller ones are used again soon, and each costs
+/// a call.
+const LEAST_ORDER: u32 = 3;
+
+/// What is known of the excess of one heap.
+pub(crate) struct Excess {
+    /// Whether somebody is giving back.
+    busy: AtomicBool,
+    tokens: AtomicU64,
+    /// When tokens were last counted.
+    counted_ms: AtomicU64,
+    /// Nothing is tried before: the system has refused.
+    not_before_ms: AtomicU64,
+    /// Bytes given back since the start.
+    given_back: AtomicUsize,
+}
+
+impl Excess {
+    pub(crate) const fn new() -> Self {
+        Self {
+            busy: AtomicBool::new(false),
+            tokens: AtomicU64::new(MOST_TOKENS),
+            counted_ms: AtomicU64::new(0),
+            not_before_ms: AtomicU64::new(0),
+            given_back: AtomicUsize::new(0),
+        }
+    }
+
+    /// Bytes given back since the start.
+    pub(crate) fn given_back(&self) -> usize {
+        self.given_back.load(Ordering::Relaxed)
+    }
+
+    /// Gives back what is more than there may be of `memory` bytes that the heap has, as far as there are tokens. Nothing is
+    /// held by the caller.
+    #[inline]
+    pub(crate) fn relieve<C: Config>(
+        &self,
+        frames: &Frames<'static, Hosted, C>,
+        reservation: impl FnOnce() -> Option<Reservation>,
+        memory: usize,
+    ) {
+        let dirty = frames.dirty_frames().get() * PAGE;
+        if dirty <= LEAST_BYTES {
+            return;
+        }
+        let live = memory.saturating_sub(frames.free_frames().get() * PAGE);
+        let bound = LEAST_BYTES.max(live / SHARE);
+        if dirty > bound
+            && let Some(reservation) = reservation()
+        {
+            self.give_back(frames, reservation, dirty - bound);
+        }
+    }
+
+    #[cold]
+    fn give_back<C: Config>(&self, frames: &Frames<'static, Hosted, C>, reservation: Reservation, excess: usize) {
+        // Who finds it taken leaves it to the one who has it. Acquire and Release: the tokens are counted by one at a time.
+        if self.busy.swap(true, Ordering::Acquire) {
+            return;
+        }
+        let now = now_ms();
+        if now >= self.not_before_ms.load(Ordering::Relaxed) {
+            let tokens = self.count_tokens(now);
+            let mut wanted = excess.min(tokens as usize);
+            let mut given = 0;
+            for order in [9, LEAST_ORDER] {
+                if wanted > given {
+                    given += self.report(frames, reservation, order, (wanted - given) / PAGE);
+                }
+            }
+            wanted = given.min(tokens as usize);
+            self.tokens.store(tokens - wanted as u64, Ordering::Relaxed);
+        }
+        self.busy.store(false, Ordering::Release);
+    }
+
+    /// Gives everything back that is free, without counting.
+    pub(crate) fn give_all<C: Config>(&self, frames: &Frames<'static, Hosted, C>, reservation: Reservation) -> usize {
+        self.report(frames, reservation, 0, usize::MAX)
+    }
+
+    fn report<C: Config>(
+        &self,
+        frames: &Frames<'static, Hosted, C>,
+        reservation: Reservation,
+        order: u32,
+        most: usize,
+    ) -> usize {
+        let least = Order::new(order).unwrap_or(Order::ZERO);
+        let mut refused = false;
+        let reported = frames.report(least, FrameCount::new(most), |span| {
+            let taken = reservation.discard(span.start().number() * PAGE..span.end().number() * PAGE);
+            refused |= !taken;
+            taken
+        });
+        if refused {
+            self.not_before_ms.store(now_ms() + 1000, Ordering::Relaxed);
+        }
+        let bytes = reported.get() * PAGE;
+        self.given_back.fetch_add(bytes, Ordering::Relaxed);
+        bytes
+    }
+
+    /// The tokens that there are now. For whoever is giving back.
+    fn count_tokens(&self, now: u64) -> u64 {
+        let passed = now.saturating_sub(self.counted_ms.swap(now, Ordering::Relaxed));
+        let new = passed.saturating_mul(TOKENS_PER_MS);
+        self.tokens.load(Ordering::Relaxed).saturating_add(new).min(MOST_TOKENS)
+    }
+}
+
+/// Milliseconds of a clock that is read without a call to the system, and that is a few of them late.
+#[allow(unsafe_code, reason = "a call of the C library")]
+fn now_ms() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the call writes the structure it is given, which outlives it.
+    let told = keeping_errno(|| unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &mut time) });
+    debug_assert_eq!(told, 0, "Linux has this clock");
+    time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
+}

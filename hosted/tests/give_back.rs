@@ -1,0 +1,97 @@
+//! Memory that a process has freed goes back to the system: by itself, down to what it may keep, and all of it on request.
+#![cfg(target_os = "linux")]
+
+use std::sync::Mutex;
+use std::sync::mpsc;
+use std::thread;
+
+use pagemill_hosted::Pagemill;
+
+#[global_allocator]
+static A: Pagemill = Pagemill::new();
+
+const MIB: usize = 1 << 20;
+
+/// The tests look at the memory of the whole process.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn resident_bytes() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux has it");
+    let pages: usize = statm.split(' ').nth(1).and_then(|word| word.parse().ok()).expect("a number of pages");
+    pages * 4096
+}
+
+/// Blocks of so many bytes in all, with something in every page.
+fn blocks(bytes: usize, size: usize) -> Vec<Vec<u8>> {
+    (0..bytes / size).map(|_| vec![0xa5; size]).collect()
+}
+
+#[test]
+fn what_is_freed_goes_back_but_for_a_little() {
+    let _alone = ALONE.lock();
+    for size in [100, 3000, 40_000, 5 * MIB] {
+        let before = resident_bytes();
+        let held = blocks(60 * MIB, size);
+        assert!(resident_bytes() > before + 55 * MIB, "{size}");
+        drop(held);
+        let after = resident_bytes();
+        // 8 MiB that may be dirty, 4 of kept blocks, what the thread and the depot keep.
+        assert!(after < before + 20 * MIB, "{} MiB of blocks of {size} stay", (after - before) / MIB);
+    }
+    assert!(A.given_back_bytes() > 150 * MIB);
+    A.heap().validate().expect("a heap that adds up");
+}
+
+#[test]
+fn all_of_it_goes_back_on_request() {
+    let _alone = ALONE.lock();
+    drop(blocks(30 * MIB, 10_000));
+    A.trim();
+    let least = resident_bytes();
+    drop(blocks(6 * MIB, 10_000));
+    assert!(resident_bytes() > least + 5 * MIB, "so little is kept");
+    assert!(A.trim() > 5 * MIB);
+    assert!(resident_bytes() < least + MIB);
+    assert_eq!(A.trim(), 0, "there is nothing left");
+}
+
+#[test]
+fn what_comes_again_is_zero_where_it_is_to_be() {
+    let _alone = ALONE.lock();
+    for _ in 0..4 {
+        let held = blocks(16 * MIB, 300_000);
+        drop(held);
+        A.trim();
+        let zeroed = vec![0u8; 16 * MIB];
+        assert!(zeroed.iter().all(|&byte| byte == 0));
+    }
+}
+
+#[test]
+fn threads_that_have_freed_and_sleep_hold_little() {
+    const THREADS: usize = 100;
+    let _alone = ALONE.lock();
+    A.trim();
+    let before = resident_bytes();
+    let (ready, are_ready) = mpsc::channel();
+    let (wake, sleepers): (Vec<_>, Vec<_>) = (0..THREADS)
+        .map(|index| {
+            let (wake, sleep) = mpsc::channel::<()>();
+            let ready = ready.clone();
+            let sleeper = thread::Builder::new().stack_size(64 << 10).spawn(move || {
+                let held: Vec<_> = (0..2000).map(|n| vec![1u8; 16 + (n * 37 + index) % 1985]).collect();
+                ready.send(resident_bytes()).expect("somebody waits");
+                drop(held);
+                ready.send(0).expect("somebody waits");
+                let _ = sleep.recv();
+            });
+            (wake, sleeper.expect("a thread"))
+        })
+        .unzip();
+    let most = are_ready.iter().take(2 * THREADS).max().expect("they have said so");
+    let asleep = resident_bytes();
+    drop(wake);
+    sleepers.into_iter().for_each(|sleeper| sleeper.join().expect("no panic"));
+    println!("{} MiB before, {} at most, {} asleep", before / MIB, most / MIB, asleep / MIB);
+    assert!(asleep < before + 40 * MIB, "{} MiB more than before", (asleep - before) / MIB);
+}
