@@ -61,6 +61,8 @@ pub enum Invalid {
     },
     /// A frame's word contradicts the tree.
     Word(Pfn),
+    /// Another number of frames is free and dirty than is counted, in the arena that starts here.
+    Dirty(Pfn),
     /// The equation over all frames does not hold: so many are lent by the words, so many by what is left.
     Conservation {
         /// Frames lent by their words.
@@ -81,6 +83,7 @@ impl fmt::Display for Invalid {
         match self {
             Self::Buddy { arena, what } => write!(f, "the buddy at {arena:?}: {what}"),
             Self::Word(pfn) => write!(f, "the word of {pfn:?} contradicts its tree"),
+            Self::Dirty(arena) => write!(f, "the dirty frames of the arena at {arena:?} are miscounted"),
             Self::Conservation { by_words, by_census } => {
                 write!(f, "{by_words} frames are lent by their words, {by_census} by what is nowhere else")
             }
@@ -167,6 +170,7 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
         self.with(access, |arena, state| {
             let found = state.buddy.validate();
             found.map_err(|Broken { what, .. }| Invalid::Buddy { arena: arena.span().start(), what })?;
+            arena.check_dirty(state).map_err(Invalid::Dirty)?;
             let first = arena.index(arena.span().start());
             let end = first + arena.span().count().get() as u32;
             let mut lent = 0;

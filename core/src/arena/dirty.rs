@@ -17,6 +17,7 @@ use core::ops::Range;
 
 use super::{Access, Arena, Busy, State};
 use crate::config::{Config, Geometry};
+use crate::frame::Pfn;
 use crate::order::Order;
 use crate::pending::ROW_FRAMES;
 use crate::platform::Platform;
@@ -154,6 +155,16 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
             let freed = state.buddy.free_range(start, count);
             debug_assert!(freed.is_ok(), "nobody else has had them");
         })
+    }
+
+    /// Whether as many frames are free and dirty as are counted; if not, its first frame.
+    pub(crate) fn check_dirty(&self, state: &mut State<'m, C>) -> Result<(), Pfn> {
+        if !C::FRESH_FRAMES_ARE_ZERO {
+            return Ok(());
+        }
+        let is_dirty = |index: u32| self.dirty_bits(index / ROW_FRAMES) >> (index % ROW_FRAMES) & 1 == 1;
+        let free = (self.first()..self.end()).filter(|&index| is_dirty(index) && state.buddy.is_free(index));
+        if free.count() as u32 == state.dirty_free { Ok(()) } else { Err(self.span().start()) }
     }
 
     fn end(&self) -> u32 {

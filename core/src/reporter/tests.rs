@@ -135,12 +135,14 @@ fn random<C: Config>(seed: u64, steps: usize) {
             }
         }
     }
+    world.frames.validate().unwrap();
     let lent: BTreeSet<usize> = world.lent.iter().flat_map(|span| span.start().number()..span.end().number()).collect();
     world.frames.drain_cpu();
     let dirty = world.frames.dirty_frames().get();
-    // All that is written and nobody's, and nothing else.
-    assert_eq!(dirty, world.written.difference(&lent).count());
-    assert_eq!(world.report(Order::ZERO, ALL), dirty);
+    // All that is written and nobody's; and what a pool had at hand and never lent.
+    assert!(dirty >= world.written.difference(&lent).count());
+    assert!(world.report(Order::ZERO, ALL) >= dirty);
+    assert_eq!(world.frames.dirty_frames().get(), 0);
     assert!(world.written.iter().all(|frame| lent.contains(frame)), "what nobody has is clean");
     while !world.lent.is_empty() {
         world.free(0);
