@@ -58,5 +58,5 @@ impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;
