@@ -65,10 +65,18 @@ impl SizeClass {
     }
 
     /// The class of a size from 1 to [`MAX_BYTES`](Self::MAX_BYTES), given as the offset of its last byte.
+    ///
+    /// The last byte of a multiple of 8. The two bits below its leading one number the step before. A float has both side
+    /// by side, and the conversion is half of what looking for the leading bit costs on many x86 CPUs, where it is to be
+    /// had: in a kernel it mostly is not.
     #[inline(always)]
     const fn of_last(last: usize) -> Self {
-        // The last byte of a multiple of 8. The two bits below its leading one number the step before.
         let last = last | 7;
+        if cfg!(all(target_arch = "x86_64", target_feature = "sse2")) {
+            // Exact: an offset has fewer bits than a float's fraction.
+            let bits = (last as i32 as f32).to_bits();
+            return Self((bits >> (f32::MANTISSA_DIGITS - 3)).wrapping_sub(4 * 127 + 11) as u8);
+        }
         let log2 = last.ilog2();
         let step = (last >> (log2 - 2)) as u32 & 3;
         Self((log2 * 4 + step - 11) as u8)
