@@ -54,19 +54,25 @@ const BATCH: [u32; SizeClass::COUNT] = {
     batch
 };
 
-/// Where the rounds of each class begin, and where the last end: two batches each. Before the first there is one that is
-/// never used, so that there is one below every round.
-const START: [u32; SizeClass::COUNT + 1] = {
-    let mut start = [1; SizeClass::COUNT + 1];
+/// The bottom of each class's stack, and where the last one ends: there stands a 0 for ever, and on it up to two batches.
+/// Another 0 stands at the beginning, where the stacks of a pool of zeros have their tops.
+///
+/// ```text
+///   │ 0 │ 0 │ r │ r │ … │ 0 │ r │ r │ …
+///     │   └ bottom of class 0   └ bottom of class 1
+///     └ top of a stack that was never used
+/// ```
+const BOTTOM: [u32; SizeClass::COUNT + 1] = {
+    let mut bottom = [1; SizeClass::COUNT + 1];
     let mut class = 0;
     while class < SizeClass::COUNT {
-        start[class + 1] = start[class] + 2 * BATCH[class];
+        bottom[class + 1] = bottom[class] + 2 * BATCH[class] + 1;
         class += 1;
     }
-    start
+    bottom
 };
 
-const ROUNDS: usize = START[SizeClass::COUNT] as usize;
+const ROUNDS: usize = BOTTOM[SizeClass::COUNT] as usize;
 
 impl SizeClass {
     /// Rounds of a batch.
@@ -80,21 +86,21 @@ impl SizeClass {
         2 * self.batch()
     }
 
-    #[inline(always)]
-    const fn start(self) -> usize {
-        START[self.index()] as usize
+    const fn bottom(self) -> usize {
+        BOTTOM[self.index()] as usize
     }
 }
 
-/// One stack: how much is in it, and how much may be.
+/// One stack: where its top is, and how far it may rise. Both are places among the rounds; both are 0 before its first use.
 struct Fill {
-    len: OwnerU32,
+    top: OwnerU32,
     limit: OwnerU32,
 }
 
 /// A stack of addresses for every class. Only their owner changes them; others may count.
 ///
-/// Everywhere and always `len <= limit <= capacity` holds, which is why the fast path tests one of them and no bound.
+/// Everywhere and always a used stack has `bottom <= top <= limit <= bottom + capacity`, which is why the fast path tests
+/// no bound: a push compares the top with the limit, a pop looks whether it got the 0 at the bottom, which is no address.
 /// All zero bits are empty stacks that hold nothing, as [`Stacks::new`] makes them.
 #[repr(C)]
 pub(crate) struct Stacks {
@@ -108,12 +114,12 @@ impl Stacks {
         pub(crate) const fn new() -> Self {
             #[cfg(not(loom))]
             return Self {
-                fills: [const { Fill { len: OwnerU32::new(0), limit: OwnerU32::new(0) } }; SizeClass::COUNT],
+                fills: [const { Fill { top: OwnerU32::new(0), limit: OwnerU32::new(0) } }; SizeClass::COUNT],
                 rounds: [const { Round::new(0) }; ROUNDS],
             };
             #[cfg(loom)]
             return Self {
-                fills: core::array::from_fn(|_| Fill { len: OwnerU32::new(0), limit: OwnerU32::new(0) }),
+                fills: core::array::from_fn(|_| Fill { top: OwnerU32::new(0), limit: OwnerU32::new(0) }),
                 rounds: core::array::from_fn(|_| Round::new(0)),
             };
         }
@@ -124,43 +130,47 @@ impl Stacks {
         &self.fills[class.index()]
     }
 
-    /// The round at `place` of a class's stack.
+    /// The round at a place.
     ///
     /// # Safety
-    /// `place` is below the class's capacity.
+    /// `place` is at most the bottom of some class and its capacity.
     #[inline(always)]
-    unsafe fn round(&self, class: SizeClass, place: u32) -> &Round {
-        // SAFETY: by the caller's promise it is before `START` of the next class, which is at most `ROUNDS`.
-        unsafe { self.rounds.get_unchecked(class.start() + place as usize) }
+    unsafe fn round(&self, place: u32) -> &Round {
+        // SAFETY: by the caller's promise it is before the next `BOTTOM`, the last of which is `ROUNDS`.
+        unsafe { self.rounds.get_unchecked(place as usize) }
     }
 
     /// How many rounds the stack holds.
-    #[inline(always)]
     pub(crate) fn len(&self, class: SizeClass) -> usize {
-        self.fill(class).len.get() as usize
+        (self.fill(class).top.get() as usize).saturating_sub(class.bottom())
     }
 
     /// How many it may hold.
     pub(crate) fn limit(&self, class: SizeClass) -> usize {
-        self.fill(class).limit.get() as usize
+        (self.fill(class).limit.get() as usize).saturating_sub(class.bottom())
     }
 
     /// Lets it hold so many, at least what it holds and at most its capacity.
     pub(crate) fn set_limit(&self, class: SizeClass, limit: usize) {
-        self.fill(class).limit.set(limit.clamp(self.len(class), class.stack_capacity()) as u32);
+        let len = self.len(class);
+        let fill = self.fill(class);
+        fill.top.set((class.bottom() + len) as u32);
+        fill.limit.set((class.bottom() + limit.clamp(len, class.stack_capacity())) as u32);
     }
 
-    /// The round that was put in last, and the one that is now on top; if there is none, some other word.
+    /// The round that was put in last, and the one that is now on top, or 0.
     #[inline(always)]
     pub(crate) fn pop_and_peek(&self, class: SizeClass) -> Option<(usize, usize)> {
-        let len = &self.fill(class).len;
-        let last = len.get().checked_sub(1)?;
-        let place = class.start() + last as usize;
-        // SAFETY: `last` is below `len`, which is at most the capacity, so it is before the `START` of the next class.
-        let round = unsafe { self.rounds.get_unchecked(place) }.get();
-        // SAFETY: it is before that one, and the first `START` is not 0.
-        let below = unsafe { self.rounds.get_unchecked(place - 1) }.get();
-        len.set(last);
+        let fill = self.fill(class);
+        let top = fill.top.get();
+        // SAFETY: a top is 0, or at most its bottom and the capacity.
+        let round = unsafe { self.round(top) }.get();
+        if round == 0 {
+            return None;
+        }
+        // SAFETY: below what is no 0 there is another round or the 0 at the bottom.
+        let below = unsafe { self.round(top - 1) }.get();
+        fill.top.set(top - 1);
         Some((round, below))
     }
 
@@ -174,33 +184,31 @@ impl Stacks {
     #[inline(always)]
     pub(crate) fn room(&self, class: SizeClass) -> Option<Room<'_>> {
         let fill = self.fill(class);
-        let next = fill.len.get();
-        if next >= fill.limit.get() {
+        let top = fill.top.get();
+        if top >= fill.limit.get() {
             return None;
         }
-        // SAFETY: it is below `limit`, which is at most the capacity.
-        let place = unsafe { self.round(class, next) };
-        Some(Room { place, len: &fill.len, next })
+        // SAFETY: it is at most the limit, which is at most the bottom and the capacity.
+        let place = unsafe { self.round(top + 1) };
+        Some(Room { place, top: &fill.top, next: top + 1 })
     }
 
     /// Puts rounds in up to the stack's capacity, whatever its limit, which follows; answers how many.
     pub(crate) fn extend(&self, class: SizeClass, rounds: &[usize]) -> usize {
         let len = self.len(class);
         let count = rounds.len().min(class.stack_capacity() - len);
-        for (place, &round) in rounds[..count].iter().enumerate() {
-            // SAFETY: `len + count` is at most the capacity.
-            unsafe { self.round(class, (len + place) as u32) }.set(round);
+        let first = class.bottom() + 1 + len;
+        for (place, &round) in self.rounds[first..first + count].iter().zip(rounds) {
+            place.set(round);
         }
-        let fill = self.fill(class);
-        fill.limit.set(fill.limit.get().max((len + count) as u32));
-        fill.len.set((len + count) as u32);
+        self.set_limit(class, self.limit(class).max(len + count));
+        self.fill(class).top.set((first + count - 1) as u32);
         count
     }
 
     /// Takes the `count` rounds that were put in first into `out`, all if there are fewer; answers how many.
     pub(crate) fn take_oldest(&self, class: SizeClass, count: usize, out: &mut [usize]) -> usize {
-        let start = class.start();
-        let rounds = &self.rounds[start..][..self.len(class)];
+        let rounds = &self.rounds[class.bottom() + 1..][..self.len(class)];
         let count = count.min(rounds.len());
         for (out, round) in out[..count].iter_mut().zip(rounds) {
             *out = round.get();
@@ -208,7 +216,9 @@ impl Stacks {
         for place in count..rounds.len() {
             rounds[place - count].set(rounds[place].get());
         }
-        self.fill(class).len.set((rounds.len() - count) as u32);
+        if count > 0 {
+            self.fill(class).top.set((class.bottom() + rounds.len() - count) as u32);
+        }
         count
     }
 }
@@ -216,16 +226,17 @@ impl Stacks {
 /// A place on a stack that nothing is in yet. Nothing else may be done with the stack until it is used or dropped.
 pub(crate) struct Room<'a> {
     place: &'a Round,
-    len: &'a OwnerU32,
+    top: &'a OwnerU32,
     next: u32,
 }
 
 impl Room<'_> {
-    /// Puts a round there.
+    /// Puts a round there, which is not 0.
     #[inline(always)]
     pub(crate) fn put(self, round: usize) {
+        debug_assert!(round != 0);
         self.place.set(round);
-        self.len.set(self.next + 1);
+        self.top.set(self.next);
     }
 }
 
@@ -273,11 +284,11 @@ mod tests {
         let classes = || SizeClass::all().filter(|class| !cfg!(miri) || class.stack_capacity() <= 8);
         for class in classes() {
             stacks.set_limit(class, usize::MAX);
-            (0..class.stack_capacity()).for_each(|place| assert!(stacks.push(class, class.index() << 8 | place)));
+            (0..class.stack_capacity()).for_each(|place| assert!(stacks.push(class, class.index() << 8 | place + 1)));
         }
         for class in classes() {
             (0..class.stack_capacity()).rev().for_each(|place| {
-                assert_eq!(stacks.pop_and_peek(class).map(|(round, _)| round), Some(class.index() << 8 | place));
+                assert_eq!(stacks.pop_and_peek(class).map(|(round, _)| round), Some(class.index() << 8 | place + 1));
             });
         }
         const { assert!(size_of::<Stacks>() < 28 << 10) };
