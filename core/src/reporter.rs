@@ -45,7 +45,7 @@ impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
                 if !clean {
                     return reported;
                 }
-                reported = reported + FrameCount::new(count as usize);
+                reported += FrameCount::new(count as usize);
             }
         }
         reported

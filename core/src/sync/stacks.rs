@@ -284,11 +284,15 @@ mod tests {
         let classes = || SizeClass::all().filter(|class| !cfg!(miri) || class.stack_capacity() <= 8);
         for class in classes() {
             stacks.set_limit(class, usize::MAX);
-            (0..class.stack_capacity()).for_each(|place| assert!(stacks.push(class, class.index() << 8 | place + 1)));
+            (0..class.stack_capacity())
+                .for_each(|place| assert!(stacks.push(class, (class.index() << 8) | (place + 1))));
         }
         for class in classes() {
             (0..class.stack_capacity()).rev().for_each(|place| {
-                assert_eq!(stacks.pop_and_peek(class).map(|(round, _)| round), Some(class.index() << 8 | place + 1));
+                assert_eq!(
+                    stacks.pop_and_peek(class).map(|(round, _)| round),
+                    Some((class.index() << 8) | (place + 1))
+                );
             });
         }
         const { assert!(size_of::<Stacks>() < 28 << 10) };
