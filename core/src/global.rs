@@ -12,6 +12,7 @@ pub(crate) use traits::{allocator, nothing};
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
 
+use crate::backing::{Moves, Relocation};
 use crate::carve::Metadata;
 use crate::config::Config;
 use crate::error::{AllocError, BadFree, SetupError};
@@ -242,18 +243,34 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         Ok(moved)
     }
 
-    /// An object for `new` with what another holds, as far as it goes.
-    ///
-    /// Who calls this gives the other one up. So where a platform can move the memory behind frames to other frames, this
-    /// is where it would do so for two large objects, and what it leaves behind is freed as here.
+    /// An object for `new` with what another holds, as far as it goes. Who calls this gives the other one up.
     ///
     /// # Safety
-    /// The other one is lent, has `bytes` bytes, and nobody writes it meanwhile.
+    /// The other one is lent, has `bytes` bytes, and nobody uses it meanwhile or afterwards.
     unsafe fn copy(&self, object: NonNull<u8>, bytes: usize, new: Layout) -> Result<NonNull<u8>, AllocError> {
         let moved = self.alloc(new)?;
+        let bytes = bytes.min(new.size());
+        // Objects of so many bytes are whole frames.
+        if let Some(moves) = self.moves(bytes) {
+            // SAFETY: two large objects that are lent, each of so many frames; only the other one's user knows it, and he
+            // has given it up.
+            match unsafe { (moves.relocate)(object.as_ptr(), moved.as_ptr(), Self::whole_frames(bytes)) } {
+                Relocation::Done => return Ok(moved),
+                Relocation::Refused => {}
+                // It stays lent for ever: nobody may have it.
+                Relocation::Lost => return Err(AllocError::NoMemory),
+            }
+        }
         // SAFETY: two objects that are lent, neither shorter than this.
-        unsafe { ptr::copy_nonoverlapping(object.as_ptr(), moved.as_ptr(), bytes.min(new.size())) };
+        unsafe { ptr::copy_nonoverlapping(object.as_ptr(), moved.as_ptr(), bytes) };
         Ok(moved)
+    }
+
+    /// Has whoever moves memory settle what is about to be free.
+    pub(crate) fn settle_large(&self, span: FrameSpan, moves: Moves) {
+        let start = self.window.pointer(self.address_of(span));
+        // SAFETY: whole frames of a large object that was given back, and that nobody has yet.
+        unsafe { (moves.settle)(start, Self::bytes_in(span)) };
     }
 }
 

@@ -27,6 +27,7 @@ mod slabinfo;
 
 use core::alloc::Layout;
 
+use crate::backing::Backing;
 use crate::cache::Cache;
 use crate::carve::Window;
 use crate::config::{Checked, Config};
@@ -95,10 +96,8 @@ const _: () = {
 /// [`Frames`] has memory. `P` is the machine, `C` the level of checking and the geometry of both.
 pub struct Heap<'m, P: Platform, C: Config = Checked> {
     pub(crate) frames: &'m Frames<'m, P, C>,
-    /// Who gives it more memory.
-    pub(crate) source: Option<fn(Layout) -> bool>,
-    /// Who wants to know that frames of it have become free.
-    pub(crate) released: Option<fn()>,
+    /// Who is behind its memory.
+    pub(crate) backing: Option<Backing>,
     pub(crate) window: Window,
     /// Bytes of the span, from the window's base.
     pub(crate) span_bytes: AtomicUsize,
@@ -131,41 +130,22 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     const_fn! {
         /// A heap that will take its frames from `frames`.
         pub const fn new(frames: &'m Frames<'m, P, C>) -> Self {
-            Self::with(frames, None, None)
+            Self::with(frames, None)
         }
     }
 
     const_fn! {
-        /// As [`new`](Self::new), with a source of more memory: a heap that grows by regions, and one that is set up by
-        /// the first request.
-        ///
-        /// `source` is called with a request that found too little memory, before idle memory is asked for, and with one
-        /// that came before [`init`](Self::init). It may initialise the heap and add memory to its frames, and answers
-        /// whether to try again. It is called with no lock and no pin held, in every context, also by several CPUs at
-        /// once.
-        pub const fn with_source(frames: &'m Frames<'m, P, C>, source: fn(Layout) -> bool) -> Self {
-            Self::with(frames, Some(source), None)
+        /// As [`new`](Self::new), whose memory comes from somebody and can go back to him.
+        pub const fn with_backing(frames: &'m Frames<'m, P, C>, backing: Backing) -> Self {
+            Self::with(frames, Some(backing))
         }
     }
 
     const_fn! {
-        /// As [`with_source`](Self::with_source), whose memory can be taken back: `released` is called whenever frames of a
-        /// slab or a large object have become free, in the same way, for instance to [report](Frames::report) some.
-        pub const fn with_backing(frames: &'m Frames<'m, P, C>, source: fn(Layout) -> bool, released: fn()) -> Self {
-            Self::with(frames, Some(source), Some(released))
-        }
-    }
-
-    const_fn! {
-        const fn with(
-            frames: &'m Frames<'m, P, C>,
-            source: Option<fn(Layout) -> bool>,
-            released: Option<fn()>,
-        ) -> Self {
+        const fn with(frames: &'m Frames<'m, P, C>, backing: Option<Backing>) -> Self {
             Self {
                 frames,
-                source,
-                released,
+                backing,
                 window: Window::empty(),
                 span_bytes: AtomicUsize::new(0),
                 directory: PublishSlice::empty(),
@@ -305,13 +285,6 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         let fault = self.explain(address, class);
         self.report(fault);
         Err(fault)
-    }
-
-    /// Says that frames have become free; nothing is held.
-    pub(crate) fn tell_released(&self) {
-        if let Some(released) = self.released {
-            released();
-        }
     }
 
     /// Calls the fault hook; nothing is held.

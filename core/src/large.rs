@@ -90,8 +90,15 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
         Ok(taken)
     }
 
+    /// The frames of a large object of so many bytes.
     fn frames_of(bytes: usize) -> FrameCount {
-        FrameCount::new(bytes.div_ceil(C::FRAME_BYTES))
+        let frames = bytes.div_ceil(C::FRAME_BYTES);
+        let sizes = C::LARGE_SIZES_PER_DOUBLING;
+        // At `Hardened` a guard follows the last frame that was asked for.
+        if sizes == 0 || C::HARDENED || frames > Self::MOST_KEPT / 4 {
+            return FrameCount::new(frames);
+        }
+        FrameCount::new(frames.next_multiple_of((frames.next_power_of_two() / 2 / sizes).max(1)))
     }
 
     /// Frames at a multiple of `align` bytes, fresh ones rather than pooled ones if `zeroed` says that this saves work.
@@ -178,6 +185,9 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
 
     /// Gives the frames of a large object back that is set aside, and that nobody has.
     pub(crate) fn release_large(&self, span: FrameSpan) {
+        if let Some(moves) = self.moves(Self::bytes_in(span)) {
+            self.settle_large(span, moves);
+        }
         self.frames.unhold(span);
         let freed = self.free_frames(span);
         debug_assert_eq!(freed, Ok(()));
@@ -283,7 +293,7 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
     pub(crate) fn bytes_of(object: Object) -> usize {
         match object {
             Object::Small(class) => class.bytes(),
-            Object::Large(span) => span.count().get() * C::FRAME_BYTES,
+            Object::Large(span) => Self::bytes_in(span),
         }
     }
 
@@ -307,6 +317,9 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
         }
         if count < span.count() {
             let Ok(tail) = FrameSpan::new(span.start() + count, span.count() - count) else { return false };
+            if let Some(moves) = self.moves(Self::bytes_in(span)) {
+                self.settle_large(tail, moves);
+            }
             self.frames.cut_large(span, tail.start());
             let freed = self.free_frames(tail);
             debug_assert_eq!(freed, Ok(()));

@@ -50,7 +50,7 @@
 //! ```text
 //!   object          caches of objects of one type, memory pools
 //!   harden          between `global` and the heap, at one level: canaries, poison, quarantine, guards
-//!   heap            the front end of objects, on addresses; `global` makes pointers       reclaim, tag: beside it
+//!   heap            the front end of objects, on addresses; `global` makes pointers       reclaim, tag, backing: beside it
 //!   large           whole frames, kept for a while when freed
 //!   pool            what one CPU keeps of objects
 //!   depot           batches that change hands
@@ -164,6 +164,7 @@ mod harden;
 mod tiny;
 
 // Beside the ladder.
+mod backing;
 mod check;
 mod hotplug;
 mod reclaim;
@@ -185,6 +186,7 @@ mod testing;
 #[doc = include_str!("../../README.md")]
 mod readme {}
 
+pub use backing::{Backing, Moves, Relocation};
 pub use carve::Metadata;
 pub use check::{Census, Invalid};
 pub use config::{Checked, Config, Fast, Hardened};

@@ -180,9 +180,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     ) -> Result<R, AllocError> {
         let once = || if self.is_ready() { once() } else { Err(AllocError::NotReady) };
         let mut served = once();
-        while matches!(served, Err(AllocError::NoMemory | AllocError::NotReady))
-            && self.source.is_some_and(|source| source(layout))
-        {
+        while matches!(served, Err(AllocError::NoMemory | AllocError::NotReady)) && self.supply(layout) {
             served = once();
         }
         if is_empty(&served) && reclaim && P::context() == Context::Task {

@@ -6,10 +6,11 @@
 //! to get back, and are not split.
 //!
 //! Each page that is used again costs a fault, so sustained giving back is held to [`TOKENS_PER_MS`] by a bucket of tokens,
-//! which is full at first. A process that goes up and down faster than that keeps more for a while; what is left goes at
-//! the next occasion.
+//! which is full at first, and what was given back and is soon wanted again costs [`REGRET`] times as much. So a process that
+//! frees once what it will not need has given it back at once; one that goes up and down keeps more, and what is left goes
+//! at the next occasion.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
 use pagemill::{Config, FrameCount, Frames, Order};
 
@@ -23,9 +24,12 @@ const LEAST_BYTES: usize = 8 << 20;
 const SHARE: usize = 8;
 /// Bytes that may be given back for each millisecond that goes by: a page that comes and goes takes about 1.4 us, so this
 /// is some 3 % of one core.
-const TOKENS_PER_MS: u64 = 100_000;
-/// The most that may be saved up.
-const MOST_TOKENS: u64 = 512 << 20;
+const TOKENS_PER_MS: i64 = 100_000;
+/// The most that may be saved up, and the most that may be owed.
+const MOST_TOKENS: i64 = 512 << 20;
+/// Tokens that each byte costs that is in use again before so many milliseconds are over.
+const REGRET: i64 = 32;
+const SOON_MS: i64 = 2000;
 /// The smallest blocks that are given back when there are no huge frames: smaller ones are used again soon, and each costs
 /// a call.
 const LEAST_ORDER: u32 = 3;
@@ -34,23 +38,28 @@ const LEAST_ORDER: u32 = 3;
 pub(crate) struct Excess {
     /// Whether somebody is giving back.
     busy: AtomicBool,
-    tokens: AtomicU64,
+    tokens: AtomicI64,
     /// When tokens were last counted.
     counted_ms: AtomicU64,
     /// Nothing is tried before: the system has refused.
     not_before_ms: AtomicU64,
     /// Bytes given back since the start.
     given_back: AtomicUsize,
+    /// Bytes that were given back the last time, and those that then had pages behind them.
+    last_given: AtomicUsize,
+    touched: AtomicUsize,
 }
 
 impl Excess {
     pub(crate) const fn new() -> Self {
         Self {
             busy: AtomicBool::new(false),
-            tokens: AtomicU64::new(MOST_TOKENS),
+            tokens: AtomicI64::new(MOST_TOKENS),
             counted_ms: AtomicU64::new(0),
             not_before_ms: AtomicU64::new(0),
             given_back: AtomicUsize::new(0),
+            last_given: AtomicUsize::new(0),
+            touched: AtomicUsize::new(0),
         }
     }
 
@@ -77,28 +86,41 @@ impl Excess {
         if dirty > bound
             && let Some(reservation) = reservation()
         {
-            self.give_back(frames, reservation, dirty - bound);
+            self.give_back(frames, reservation, dirty - bound, memory);
         }
     }
 
+    /// Bytes that there may be pages behind, of `memory`.
+    fn touched<C: Config>(frames: &Frames<'static, Hosted, C>, memory: usize) -> usize {
+        let clean = frames.free_frames().get().saturating_sub(frames.dirty_frames().get());
+        memory.saturating_sub(clean * PAGE)
+    }
+
     #[cold]
-    fn give_back<C: Config>(&self, frames: &Frames<'static, Hosted, C>, reservation: Reservation, excess: usize) {
+    fn give_back<C: Config>(
+        &self,
+        frames: &Frames<'static, Hosted, C>,
+        reservation: Reservation,
+        excess: usize,
+        memory: usize,
+    ) {
         // Who finds it taken leaves it to the one who has it. Acquire and Release: the tokens are counted by one at a time.
         if self.busy.swap(true, Ordering::Acquire) {
             return;
         }
         let now = now_ms();
         if now >= self.not_before_ms.load(Ordering::Relaxed) {
-            let tokens = self.count_tokens(now);
-            let mut wanted = excess.min(tokens as usize);
+            let tokens = self.count_tokens(now, Self::touched(frames, memory));
+            let wanted = excess.min(tokens.max(0) as usize);
             let mut given = 0;
             for order in [9, LEAST_ORDER] {
                 if wanted > given {
                     given += self.report(frames, reservation, order, (wanted - given) / PAGE);
                 }
             }
-            wanted = given.min(tokens as usize);
-            self.tokens.store(tokens - wanted as u64, Ordering::Relaxed);
+            self.tokens.store(tokens - given as i64, Ordering::Relaxed);
+            self.last_given.store(given, Ordering::Relaxed);
+            self.touched.store(Self::touched(frames, memory), Ordering::Relaxed);
         }
         self.busy.store(false, Ordering::Release);
     }
@@ -130,11 +152,17 @@ impl Excess {
         bytes
     }
 
-    /// The tokens that there are now. For whoever is giving back.
-    fn count_tokens(&self, now: u64) -> u64 {
-        let passed = now.saturating_sub(self.counted_ms.swap(now, Ordering::Relaxed));
+    /// The tokens that there are now, less the price of what was given back too soon. For whoever is giving back.
+    fn count_tokens(&self, now: u64, touched: usize) -> i64 {
+        let passed = now.saturating_sub(self.counted_ms.swap(now, Ordering::Relaxed)) as i64;
         let new = passed.saturating_mul(TOKENS_PER_MS);
-        self.tokens.load(Ordering::Relaxed).saturating_add(new).min(MOST_TOKENS)
+        let mut tokens = self.tokens.load(Ordering::Relaxed).saturating_add(new);
+        if passed < SOON_MS {
+            let again = touched.saturating_sub(self.touched.load(Ordering::Relaxed));
+            let regretted = again.min(self.last_given.swap(0, Ordering::Relaxed));
+            tokens = tokens.saturating_sub(REGRET * regretted as i64);
+        }
+        tokens.clamp(-MOST_TOKENS, MOST_TOKENS)
     }
 }
 

@@ -2,15 +2,20 @@
 #![allow(unsafe_code, reason = "the promise of GlobalAlloc")]
 
 use std::alloc::{GlobalAlloc, Layout};
+use std::io;
 use std::marker::PhantomData;
+use std::time::Duration;
 
-use pagemill::{BadFree, Checked, Config, CpuId, Fast, Frames, Hardened, Heap};
+use pagemill::{Backing, BadFree, Checked, Config, CpuId, Fast, Frames, Hardened, Heap, Moves};
 
+use crate::balloon::LimitError;
 use crate::fault;
 use crate::level::WithHandlers;
 use crate::members::Member;
+use crate::moves;
 use crate::numbers;
 use crate::process::Process;
+use crate::stats::Stats;
 use crate::tls::Hosted;
 
 /// The heap of the process as a global allocator.
@@ -56,6 +61,7 @@ impl<L: sealed::Served> Config for HostedLevel<L> {
     const FRESH_FRAMES_ARE_ZERO: bool = true;
     const LINEAR_SHADOW: bool = true;
     const KEEP_EMPTY_SLABS: usize = 16;
+    const LARGE_SIZES_PER_DOUBLING: usize = 8;
     const DEPOT_BYTES: usize = 1 << 20;
     const DEPOT_ROUNDS: usize = 4096;
     const DEPOT_TOTAL_BYTES: usize = 2 << 20;
@@ -66,7 +72,7 @@ impl<L: sealed::Served> Config for HostedLevel<L> {
 }
 
 mod sealed {
-    use super::{Config, Heap, Hosted, HostedLevel};
+    use super::{Config, Heap, Hosted, HostedLevel, Process};
 
     pub trait Served: Config + Sized {
         /// Whether signal handlers allocate.
@@ -74,19 +80,28 @@ mod sealed {
 
         fn heap() -> &'static Heap<'static, Hosted, HostedLevel<Self>>;
 
-        /// Gives everything back to the system that is free; answers how many bytes.
-        fn give_all() -> usize;
-
-        /// Bytes given back since the start.
-        fn given_back() -> usize;
+        #[allow(private_interfaces, reason = "nobody else can call it")]
+        fn process() -> &'static Process<HostedLevel<Self>>;
     }
 }
 
 macro_rules! serve {
     ($level:ty, $handlers:literal, $frames:ident, $heap:ident, $process:ident, $member:ident) => {
         static $frames: Frames<'static, Hosted, HostedLevel<$level>> = Frames::new();
-        static $heap: Heap<'static, Hosted, HostedLevel<$level>> =
-            Heap::with_backing(&$frames, |layout| $process.supply(layout), || $process.relieve());
+        static $heap: Heap<'static, Hosted, HostedLevel<$level>> = Heap::with_backing(
+            &$frames,
+            Backing {
+                supply: |layout| $process.supply(layout),
+                released: || $process.relieve(),
+                moves: Some(Moves {
+                    least_bytes: moves::LEAST_BYTES,
+                    // SAFETY: the heap's promises are those that are wanted.
+                    relocate: |from, to, bytes| unsafe { $process.relocate(from, to, bytes) },
+                    // SAFETY: as above.
+                    settle: |pages, bytes| unsafe { $process.settle_moved(pages, bytes) },
+                }),
+            },
+        );
         static $process: Process<HostedLevel<$level>> = Process::new(&$frames, &$heap, &$member);
         static $member: Member = Member::new(&$process);
 
@@ -100,12 +115,9 @@ macro_rules! serve {
                 &$heap
             }
 
-            fn give_all() -> usize {
-                $process.give_all()
-            }
-
-            fn given_back() -> usize {
-                $process.given_back()
+            #[allow(private_interfaces, reason = "nobody else can call it")]
+            fn process() -> &'static Process<HostedLevel<Self>> {
+                &$process
             }
         }
     };
@@ -135,13 +147,46 @@ impl<L: Level> Pagemill<L> {
     /// threads keep follows when they next need more.
     pub fn trim(&self) -> usize {
         L::heap().drain();
-        L::give_all()
+        L::process().give_all()
+    }
+
+    /// Sets the most memory that there may be for objects, in bytes; `usize::MAX` lifts the limit. What of it is in use
+    /// stays, what is free beyond the limit is gone at once. A request that finds no memory below it gets null, as if the
+    /// machine had no more. The heap's metadata, a sixteenth to a quarter of what is used, is not counted.
+    ///
+    /// # Errors
+    /// If more is in use, after all that is idle was given back; then nothing has changed.
+    pub fn set_limit(&self, bytes: usize) -> Result<(), LimitError> {
+        L::process().set_limit(bytes)
+    }
+
+    /// Where the bytes of the heap are, as it has them and as the system does. Reads `/proc/self/smaps`, some hundred
+    /// microseconds; allocates nothing.
+    pub fn stats(&self) -> Stats {
+        L::process().stats()
+    }
+
+    /// Gives back to the system what the process should not keep, as far as it may be done now: for an event loop that is
+    /// idle for a moment. It happens by itself when memory is freed, but not beyond 100 MB a second in the long run, nor
+    /// when nobody comes by.
+    pub fn tick(&self) {
+        L::process().tick();
+    }
+
+    /// Has a thread of its own [`tick`](Self::tick) so often, for a program that sleeps after a burst; a period of zero ends
+    /// it. In a copy by `fork` it starts again when that frees memory, but not at levels
+    /// [`WithHandlers`](crate::WithHandlers).
+    ///
+    /// # Errors
+    /// If there can be no more threads.
+    pub fn tick_in_background(&self, period: Duration) -> io::Result<()> {
+        L::process().start_background(period)
     }
 
     /// Bytes that were given back to the system so far. It happens by itself: free memory with pages behind it is at most
     /// an eighth of what is in use, or 8 MiB, but for bursts.
     pub fn given_back_bytes(&self) -> usize {
-        L::given_back()
+        L::process().given_back()
     }
 
     /// Objects that were at hand for other threads when the process became what it is by `fork`: a copy with one thread.

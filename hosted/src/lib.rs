@@ -1,23 +1,28 @@
 //! pagemill in a process: threads as CPUs, mappings as memory, NUMA topology as data.
 //!
 //! ```text
-//! global   [unsafe] the heap of the process as a global allocator
-//! process  [unsafe] that heap: set up by the first request, grown by regions
-//! reserve  [unsafe] address space in one piece, made usable part by part
-//! fault    [unsafe] what happens on a wrong free
-//! pages    [unsafe] pages that nobody can touch, for the level `Hardened`
-//! fork     [unsafe] all locks before, all locks after
-//! machine  an instance over a mapping, for demonstrations and tests
-//! crew     threads that are the CPUs 0 to n of an instance
-//! tls      [unsafe] which CPU a thread is: the platform of pagemill's core
-//! members  the instances that threads have pools of
-//! ending   [unsafe] word that a thread ends
-//! numbers  the numbers of threads
-//! lock     [unsafe] the lock
-//! map      [unsafe] anonymous mappings that cost nothing until they are touched
-//! numa     nodes, CPUs and distances: of this machine, or as a text describes them
-//! excess   how much that nobody uses a process may have, and how the rest goes back
-//! errno    [unsafe] system calls in the middle of other people's code
+//! global     [unsafe] the heap of the process as a global allocator
+//! process    [unsafe] that heap: set up by the first request, grown by regions
+//! reserve    [unsafe] address space in one piece, made usable part by part
+//! fault      [unsafe] what happens on a wrong free
+//! moves      [unsafe] large blocks that change their place by page tables
+//! balloon    memory that is had and shall not be used: a hard limit
+//! background a thread that gives back when nobody else comes by
+//! stats      where the bytes are
+//! proc       [unsafe] what the system tells, line by line
+//! pages      [unsafe] pages that nobody can touch, for the level `Hardened`
+//! fork       [unsafe] all locks before, all locks after
+//! machine    an instance over a mapping, for demonstrations and tests
+//! crew       threads that are the CPUs 0 to n of an instance
+//! tls        [unsafe] which CPU a thread is: the platform of pagemill's core
+//! members    the instances that threads have pools of
+//! ending     [unsafe] word that a thread ends
+//! numbers    the numbers of threads
+//! lock       [unsafe] the lock
+//! map        [unsafe] anonymous mappings that cost nothing until they are touched
+//! numa       nodes, CPUs and distances: of this machine, or as a text describes them
+//! excess     how much that nobody uses a process may have, and how the rest goes back
+//! errno      [unsafe] system calls in the middle of other people's code
 //! ```
 //!
 //! All of it is for Linux. Elsewhere there is only `Pagemill`, which forwards to the system's allocator, as it does under
@@ -25,6 +30,10 @@
 #![deny(unsafe_code)]
 #![cfg_attr(miri, allow(dead_code, reason = "what stands behind `Pagemill` otherwise"))]
 
+#[cfg(target_os = "linux")]
+mod background;
+#[cfg(target_os = "linux")]
+mod balloon;
 #[cfg(target_os = "linux")]
 mod crew;
 #[cfg(target_os = "linux")]
@@ -49,19 +58,27 @@ mod map;
 #[cfg(target_os = "linux")]
 mod members;
 #[cfg(target_os = "linux")]
+mod moves;
+#[cfg(target_os = "linux")]
 mod numa;
 #[cfg(target_os = "linux")]
 mod numbers;
 #[cfg(target_os = "linux")]
 mod pages;
 #[cfg(target_os = "linux")]
+mod proc;
+#[cfg(target_os = "linux")]
 mod process;
 #[cfg(target_os = "linux")]
 mod reserve;
 #[cfg(target_os = "linux")]
+mod stats;
+#[cfg(target_os = "linux")]
 mod tls;
 
 pub use ::pagemill::{Checked, Fast, Hardened};
+#[cfg(target_os = "linux")]
+pub use balloon::LimitError;
 #[cfg(target_os = "linux")]
 pub use crew::Crew;
 #[cfg(all(target_os = "linux", not(miri)))]
@@ -76,5 +93,7 @@ pub use machine::{Machine, MachineBuilder, MachineError};
 pub use map::{MapError, Mapping};
 #[cfg(target_os = "linux")]
 pub use numa::{NodeInfo, Origin, Topology, TopologyError};
+#[cfg(target_os = "linux")]
+pub use stats::{Stats, SystemStats};
 #[cfg(target_os = "linux")]
 pub use tls::{Hosted, Seat, Sitting};

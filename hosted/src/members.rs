@@ -18,7 +18,7 @@ pub(crate) trait Instance: Sync {
     fn settle(&self) {}
 
     /// Gives back what the calling thread's pools hold.
-    fn give_back(&self);
+    fn give_back(&'static self);
 
     /// Takes all its locks.
     fn before_fork(&self, _pinned: &Pinned<Hosted>) {}
@@ -29,7 +29,7 @@ pub(crate) trait Instance: Sync {
 }
 
 impl<C: Config + Sync> Instance for Frames<'static, Hosted, C> {
-    fn give_back(&self) {
+    fn give_back(&'static self) {
         self.drain_cpu();
     }
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use pagemill::PageHook;
 
 use crate::errno::keeping_errno;
+use crate::proc::Lines;
 
 /// For the heap of a process.
 pub(crate) static PAGES: PageHook = PageHook { close, open, erase };
@@ -36,19 +37,8 @@ fn most_closed() -> usize {
 
 /// What the system says, without allocating.
 fn max_map_count() -> Option<usize> {
-    let path = c"/proc/sys/vm/max_map_count";
-    // SAFETY: the path is a string that ends with 0.
-    let file = unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) };
-    if file < 0 {
-        return None;
-    }
-    let mut text = [0; 24];
-    // SAFETY: so many bytes are there to be written.
-    let read = unsafe { libc::read(file, text.as_mut_ptr().cast(), text.len()) };
-    // SAFETY: opened above, and nobody else knows it.
-    unsafe { libc::close(file) };
-    let text = text.get(..usize::try_from(read).ok()?)?;
-    str::from_utf8(text).ok()?.trim().parse().ok()
+    let mut lines = Lines::open(c"/proc/sys/vm/max_map_count")?;
+    str::from_utf8(lines.next()?).ok()?.trim().parse().ok()
 }
 
 unsafe fn close(page: *mut u8, bytes: usize) -> bool {

@@ -8,21 +8,29 @@
 //! least, and hold the request that asked for them: so they are few, and none is committed long before it is needed.
 
 use std::alloc::Layout;
+use std::io;
 use std::ops::Range;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering, fence};
+use std::time::Duration;
 
 use lock_api::Mutex;
-use pagemill::{BadFree, Config, CpuId, FrameCount, FrameSpan, Frames, Heap, Metadata, NodeId, Pfn, Pinned, ZoneKind};
+use pagemill::{
+    BadFree, Config, CpuId, FrameCount, FrameSpan, Frames, Heap, Metadata, NodeId, Pfn, Pinned, Relocation, ZoneKind,
+};
 
+use crate::background::Background;
+use crate::balloon::{Balloon, LimitError};
 use crate::excess::Excess;
 use crate::fault;
 use crate::fork;
 use crate::lock::HostedLock;
 use crate::members::{Instance, Member};
+use crate::moves::Moved;
 use crate::numbers::{self, SEATS};
 use crate::pages;
 use crate::reserve::{self, PAGE, Reservation};
+use crate::stats::Stats;
 use crate::tls::{self, Hosted};
 
 /// What is reserved where nothing limits it.
@@ -35,6 +43,8 @@ const REGION_BYTES: usize = 64 << 20;
 const ARENA_BYTES: usize = 1 << 30;
 /// What smaller reservations are aligned to, and the sizes of regions.
 const HUGE_BYTES: usize = 2 << 20;
+/// With no more than this in use there are no huge pages: a small program stays small.
+const SMALL_BYTES: usize = 8 << 20;
 /// Threads whose frames have pools of their own.
 const FRAME_POOLS: usize = 16;
 /// Threads whose pools are made usable together.
@@ -52,9 +62,11 @@ pub(crate) struct Process<C: Config> {
     /// How many regions there are.
     regions: AtomicUsize,
     ground: OnceLock<Ground>,
-    /// Bytes of memory in regions.
+    /// Bytes of memory in regions that may be used.
     memory: AtomicUsize,
     excess: Excess,
+    moved: Moved,
+    background: Background,
 }
 
 /// What stays as it is.
@@ -78,6 +90,9 @@ struct Land {
     /// Where the next region's metadata goes, and where all ends.
     metadata: usize,
     end: usize,
+    /// Bytes of memory that may be used, and what is had beyond that.
+    limit: usize,
+    balloon: Balloon,
 }
 
 impl<C: Config> Process<C> {
@@ -95,6 +110,8 @@ impl<C: Config> Process<C> {
             ground: OnceLock::new(),
             memory: AtomicUsize::new(0),
             excess: Excess::new(),
+            moved: Moved::new(),
+            background: Background::new(),
         }
     }
 
@@ -121,15 +138,112 @@ impl<C: Config> Process<C> {
     }
 
     /// Frames have become free: gives back to the system what the process should not keep.
-    pub(crate) fn relieve(&self) {
+    pub(crate) fn relieve(&'static self) {
         let reservation = || self.ground.get().map(|ground| ground.reservation);
         self.excess.relieve(self.frames, reservation, self.memory.load(Ordering::Relaxed));
+        if !C::INTERRUPTIBLE && self.background.is_missing() {
+            // This is a copy of a process that had one. What is started allocates, and nothing is held here.
+            let _ = self.background.start_again(|| self.tick());
+        }
     }
 
     /// Gives everything back to the system that is free. Answers how many bytes had been in use before.
     pub(crate) fn give_all(&self) -> usize {
         let ground = self.ground.get();
         ground.map_or(0, |ground| self.excess.give_all(self.frames, ground.reservation))
+    }
+
+    /// Gives back what the process should not keep, as far as it may be done now.
+    pub(crate) fn tick(&'static self) {
+        self.heap.poll();
+        self.relieve();
+    }
+
+    /// Has a thread of its own [`tick`](Self::tick) so often.
+    pub(crate) fn start_background(&'static self, period: Duration) -> io::Result<()> {
+        self.background.start(period, || self.tick())
+    }
+
+    /// Sets the most memory that there may be for objects.
+    pub(crate) fn set_limit(&'static self, limit: usize) -> Result<(), LimitError> {
+        let limit = limit & !(PAGE - 1);
+        // The first request of the process may be this.
+        if self.regions.load(Ordering::Acquire) == 0 {
+            self.supply(Layout::new::<u8>());
+        }
+        self.heap.drain();
+        let set = tls::supplying(|| {
+            let mut land = self.land.lock();
+            let Some(land) = &mut *land else { return Err(0) };
+            let wanted = land.used.saturating_sub(limit) / PAGE;
+            let before = land.balloon.bytes() / PAGE;
+            if !land.balloon.grow(self.frames, land.ground.reservation, land.used / PAGE, wanted) {
+                let used = land.used - land.balloon.bytes();
+                land.balloon.shrink(self.frames, before);
+                return Err(used);
+            }
+            land.balloon.shrink(self.frames, wanted);
+            land.limit = limit;
+            self.note_memory(land);
+            Ok(())
+        });
+        let used = |used_bytes| LimitError { limit_bytes: limit, used_bytes };
+        set.unwrap_or(Err(self.memory.load(Ordering::Relaxed))).map_err(used)
+    }
+
+    fn note_memory(&self, land: &Land) {
+        // Relaxed: what may be given back follows from it, and what is told.
+        self.memory.store(land.used - land.balloon.bytes(), Ordering::Relaxed);
+    }
+
+    /// Moves pages of two objects of the heap.
+    ///
+    /// # Safety
+    /// As [`Moved::relocate`].
+    #[allow(unsafe_code, reason = "a promise handed on")]
+    pub(crate) unsafe fn relocate(&self, from: *mut u8, to: *mut u8, bytes: usize) -> Relocation {
+        let Some(ground) = self.ground.get() else { return Relocation::Refused };
+        let offset = to.addr() - ground.reservation.start().addr();
+        // SAFETY: the caller's promise.
+        let relocation = unsafe { self.moved.relocate(from, to, offset, bytes) };
+        if relocation == Relocation::Refused {
+            ground.wish(offset..offset + bytes);
+        }
+        relocation
+    }
+
+    /// Makes pages like all others, in which nothing is.
+    ///
+    /// # Safety
+    /// As [`Moved::settle`].
+    #[allow(unsafe_code, reason = "a promise handed on")]
+    pub(crate) unsafe fn settle_moved(&self, pages: *mut u8, bytes: usize) {
+        let Some(ground) = self.ground.get() else { return };
+        let offset = pages.addr() - ground.reservation.start().addr();
+        // SAFETY: the caller's promise.
+        if unsafe { self.moved.settle(pages, offset, bytes) } {
+            ground.wish(offset..offset + bytes);
+        }
+    }
+
+    /// Where the bytes are that the heap has.
+    pub(crate) fn stats(&self) -> Stats {
+        let memory = self.memory.load(Ordering::Relaxed);
+        let free_bytes = self.frames.free_frames().get() * PAGE;
+        let mut stats = Stats {
+            memory_bytes: memory,
+            used_bytes: memory.saturating_sub(free_bytes),
+            free_bytes,
+            dirty_bytes: self.frames.dirty_frames().get() * PAGE,
+            kept_bytes: self.heap.kept_bytes(),
+            given_back_bytes: self.excess.given_back(),
+            moved_blocks: self.moved.blocks(),
+            ..Stats::default()
+        };
+        if let Some(ground) = self.ground.get() {
+            stats.look_at(ground.reservation);
+        }
+        stats
     }
 
     /// Bytes given back to the system since the start.
@@ -197,7 +311,8 @@ impl<C: Config> Process<C> {
         let align = if memory >= 4 * ARENA_BYTES { ARENA_BYTES } else { HUGE_BYTES };
         let reservation = Reservation::new(end, align)?;
         let ground = Ground { reservation, span, cpus, heap: [heap, regions] };
-        let land = Land { ground, used: 0, memory, metadata: regions, end };
+        let (limit, balloon) = (usize::MAX, Balloon::new());
+        let land = Land { ground, used: 0, memory, metadata: regions, end, limit, balloon };
         let first = REGION_BYTES.min(memory);
         let of_first = Frames::<Hosted, C>::memory_metadata_size(self::span(0, first)?);
         let usable = reservation.show(memory..end)
@@ -217,20 +332,20 @@ impl<C: Config> Process<C> {
         // The worst place for an alignment.
         let Some(needed) = layout.size().checked_add(layout.align()) else { return false };
         let Some(needed) = needed.checked_next_multiple_of(HUGE_BYTES) else { return false };
-        if needed > land.memory {
+        let to_border = land.used.next_multiple_of(ARENA_BYTES) - land.used;
+        let most = land.memory.min(land.limit) & !(HUGE_BYTES - 1);
+        if needed > most.saturating_sub(land.used) {
             return false;
         }
-        let to_border = land.used.next_multiple_of(ARENA_BYTES) - land.used;
         if needed > to_border && to_border != 0 {
             // A block does not cross the border of an arena. What is left before it serves others.
-            if !self.add(land, to_border) {
+            if needed > (most - land.used).saturating_sub(to_border) || !self.add(land, to_border) {
                 return false;
             }
         }
         let needed = if needed > ARENA_BYTES { needed.next_multiple_of(ARENA_BYTES) } else { needed };
         let usual = (land.used / 8).clamp(REGION_BYTES, ARENA_BYTES) & !(HUGE_BYTES - 1);
-        let left = land.memory - land.used;
-        let mut bytes = usual.max(needed).min(left);
+        let mut bytes = usual.max(needed).min(most - land.used);
         while bytes >= needed && bytes != 0 {
             if self.add(land, bytes) {
                 return true;
@@ -250,14 +365,14 @@ impl<C: Config> Process<C> {
         if !usable {
             return false;
         }
+        ground.wish(land.used..land.used + bytes);
         let metadata = land.take_metadata(Frames::<Hosted, C>::memory_metadata_size(region));
         let Some(metadata) = metadata else { return false };
         if self.frames.add_memory(NodeId::ZERO, ZoneKind::Normal, region, &[], metadata).is_err() {
             return false;
         }
         land.used += bytes;
-        // Relaxed: what may be given back follows from it, no more.
-        self.memory.store(land.used, Ordering::Relaxed);
+        self.note_memory(land);
         self.regions.fetch_add(1, Ordering::Release);
         true
     }
@@ -276,6 +391,13 @@ impl Land {
 }
 
 impl Ground {
+    /// Wishes for huge pages in memory that is not yet touched, but for the first.
+    fn wish(&self, range: Range<usize>) {
+        let border = SMALL_BYTES.clamp(range.start, range.end);
+        self.reservation.prefer_huge(range.start..border, false);
+        self.reservation.prefer_huge(border..range.end, true);
+    }
+
     /// Makes what the heap notes about these frames usable.
     fn commit_for<C: Config>(&self, part: FrameSpan) -> bool {
         let mut ranges = Heap::<Hosted, C>::metadata_of_frames(self.span, self.cpus, part);
@@ -313,7 +435,7 @@ where
         self.frames.settle();
     }
 
-    fn give_back(&self) {
+    fn give_back(&'static self) {
         self.heap.drain_cpu();
         self.frames.drain_cpu();
         self.relieve();
@@ -334,6 +456,9 @@ where
         }
         // SAFETY: as above.
         unsafe { self.land.force_unlock() };
+        if copied_as.is_some() {
+            self.background.in_copy();
+        }
     }
 }
 

@@ -55,10 +55,23 @@ impl Reservation {
         self.start.as_ptr()
     }
 
+    /// Its addresses.
+    pub(crate) fn addresses(&self) -> Range<usize> {
+        let start = self.start.addr().get();
+        start..start + self.bytes
+    }
+
     /// Lets these bytes, rounded to pages, be read as zeros, which does not count as memory; and keeps huge pages away
     /// from them, of which a byte here and a byte there would make much.
     pub(crate) fn show(&self, range: Range<usize>) -> bool {
         self.protect(range.clone(), libc::PROT_READ) && self.advise(range, libc::MADV_NOHUGEPAGE)
+    }
+
+    /// Wishes for huge pages here, or for none. It is known before anything is touched, so that the first touch gets one.
+    pub(crate) fn prefer_huge(&self, range: Range<usize>, huge: bool) {
+        if !range.is_empty() {
+            self.advise(range, if huge { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE });
+        }
     }
 
     fn advise(&self, range: Range<usize>, advice: libc::c_int) -> bool {

@@ -1,0 +1,78 @@
+//! Where the memory of a heap comes from and goes to, if somebody is behind it: a hypervisor, an operating system.
+
+use core::alloc::Layout;
+
+use crate::config::Config;
+use crate::frame::FrameSpan;
+use crate::heap::Heap;
+use crate::platform::Platform;
+
+/// What a heap asks of whoever is behind its memory, for [`Heap::with_backing`]. The functions are called with no lock and no
+/// pin held, in every context in which objects are asked for or freed, also by several CPUs at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Backing {
+    /// Gives the instance of the heap's frames more memory for such a request, as
+    /// [`add_memory`](crate::Frames::add_memory) does, or metadata to the heap itself, and answers whether to try again.
+    /// Called before anything is reclaimed; for the first request, where memory comes on demand.
+    pub supply: fn(Layout) -> bool,
+    /// Is told that frames of a slab or a large object have become free, for instance to
+    /// [report](crate::Frames::report) some.
+    pub released: fn(),
+    /// Moves memory instead of what is in it; `None` where that cannot be done.
+    pub moves: Option<Moves>,
+}
+
+/// How the memory behind large objects is moved: by a change of page tables, which costs less than a copy from some size on.
+#[derive(Clone, Copy, Debug)]
+pub struct Moves {
+    /// What is shorter is copied.
+    pub least_bytes: usize,
+    /// Moves the memory behind the frames at the first address to those at the second, so that these hold what the others
+    /// held, and the others may hold anything.
+    ///
+    /// Both are whole frames that are lent to the heap and as many bytes as the number says; nobody else uses them.
+    pub relocate: unsafe fn(*mut u8, *mut u8, usize) -> Relocation,
+    /// Is told of whole frames of a large object that are about to be free, and perhaps were moved there. They hold
+    /// nothing of anybody, and may hold anything afterwards.
+    pub settle: unsafe fn(*mut u8, usize),
+}
+
+/// What has become of memory that was to be moved.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Relocation {
+    /// It is moved.
+    Done,
+    /// Nothing has changed that anybody needs: it is copied.
+    Refused,
+    /// There is no memory any more where it should have gone; all is there where it was.
+    Lost,
+}
+
+impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
+    /// Asks for more memory; nothing is held.
+    pub(crate) fn supply(&self, layout: Layout) -> bool {
+        self.backing.is_some_and(|backing| (backing.supply)(layout))
+    }
+
+    /// Says that frames have become free; nothing is held.
+    pub(crate) fn tell_released(&self) {
+        if let Some(backing) = self.backing {
+            (backing.released)();
+        }
+    }
+
+    /// How objects of so many bytes can be moved.
+    pub(crate) fn moves(&self, bytes: usize) -> Option<Moves> {
+        self.backing?.moves.filter(|moves| bytes >= moves.least_bytes)
+    }
+
+    /// The whole frames of an object of so many bytes, in bytes.
+    pub(crate) fn whole_frames(bytes: usize) -> usize {
+        bytes.next_multiple_of(C::FRAME_BYTES)
+    }
+
+    /// The bytes of a span.
+    pub(crate) fn bytes_in(span: FrameSpan) -> usize {
+        span.count().get() * C::FRAME_BYTES
+    }
+}

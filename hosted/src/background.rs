@@ -1,0 +1,60 @@
+//! A thread that gives memory back when nobody else comes by: for programs that sleep after a burst.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+/// Whether there is such a thread.
+pub(crate) struct Background {
+    /// Milliseconds from one look to the next, 0 if nobody wants it.
+    period_ms: AtomicU64,
+    /// The process in which it runs, 0 if in none.
+    process: AtomicU64,
+}
+
+impl Background {
+    pub(crate) const fn new() -> Self {
+        Self { period_ms: AtomicU64::new(0), process: AtomicU64::new(0) }
+    }
+
+    /// Starts it, or changes its period; a period of zero ends it.
+    pub(crate) fn start(&'static self, period: Duration, tick: impl Fn() + Send + 'static) -> io::Result<()> {
+        let ms = if period.is_zero() { 0 } else { u64::try_from(period.as_millis()).unwrap_or(u64::MAX).max(1) };
+        self.period_ms.store(ms, Ordering::Relaxed);
+        if ms == 0 { Ok(()) } else { self.start_again(tick) }
+    }
+
+    /// Whether somebody wants it and it is not there, as after a `fork`.
+    pub(crate) fn is_missing(&self) -> bool {
+        self.period_ms.load(Ordering::Relaxed) != 0 && self.process.load(Ordering::Relaxed) == 0
+    }
+
+    /// The process is a copy, with one thread.
+    pub(crate) fn in_copy(&self) {
+        self.process.store(0, Ordering::Relaxed);
+    }
+
+    /// Starts it unless it runs.
+    pub(crate) fn start_again(&'static self, tick: impl Fn() + Send + 'static) -> io::Result<()> {
+        let own = u64::from(std::process::id());
+        // Relaxed: nothing but the thread hangs on it.
+        if self.process.swap(own, Ordering::Relaxed) == own {
+            return Ok(());
+        }
+        let work = move || {
+            loop {
+                match self.period_ms.load(Ordering::Relaxed) {
+                    0 => break self.process.store(0, Ordering::Relaxed),
+                    ms => thread::sleep(Duration::from_millis(ms)),
+                }
+                tick();
+            }
+        };
+        let started = thread::Builder::new().name("pagemill".into()).stack_size(64 << 10).spawn(work);
+        if started.is_err() {
+            self.process.store(0, Ordering::Relaxed);
+        }
+        started.map(drop)
+    }
+}

@@ -1,0 +1,146 @@
+//! Where the bytes of a process's heap are: as the heap has it, and as the system does.
+
+use std::fmt;
+use std::ops::Range;
+
+use crate::proc::{self, Lines};
+use crate::reserve::Reservation;
+
+/// Where the bytes of a heap are. Exact while nothing moves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Stats {
+    /// Memory that objects may be in: what the heap has asked the system for so far.
+    pub memory_bytes: usize,
+    /// Of it, what slabs and large blocks have. What threads keep at hand is part of this.
+    pub used_bytes: usize,
+    /// Of it, what nobody has.
+    pub free_bytes: usize,
+    /// Free memory that was in use, so that there may be pages behind it.
+    pub dirty_bytes: usize,
+    /// Freed large blocks that wait for the next request of their size.
+    pub kept_bytes: usize,
+    /// What was given back to the system so far.
+    pub given_back_bytes: usize,
+    /// Large blocks in use that have grown by moving their pages.
+    pub moved_blocks: usize,
+    /// What the system tells, if it does.
+    pub system: Option<SystemStats>,
+}
+
+/// Where a heap's bytes are as the system has it, its metadata included.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct SystemStats {
+    /// Pages that are there.
+    pub resident_bytes: usize,
+    /// Of them, those in transparent huge pages, and in explicit ones.
+    pub huge_bytes: usize,
+    /// Pages that are locked.
+    pub locked_bytes: usize,
+    /// Pages that are swapped out.
+    pub swapped_bytes: usize,
+    /// Mappings that the heap consists of.
+    pub mappings: usize,
+    /// Page faults of the whole process so far, those that waited for a disk included.
+    pub faults: u64,
+}
+
+impl Stats {
+    /// Asks the system about the heap in this reservation.
+    pub(crate) fn look_at(&mut self, reservation: Reservation) {
+        self.system = SystemStats::of(reservation.addresses());
+    }
+}
+
+impl SystemStats {
+    fn of(heap: Range<usize>) -> Option<Self> {
+        let mut stats = Self { faults: proc::faults(), ..Self::default() };
+        let mut lines = Lines::open(c"/proc/self/smaps")?;
+        let mut inside = false;
+        while let Some(line) = lines.next() {
+            if let Some(mapping) = mapping(line) {
+                inside = mapping.start < heap.end && heap.start < mapping.end;
+                stats.mappings += usize::from(inside);
+                continue;
+            }
+            if !inside {
+                continue;
+            }
+            let Some((name, bytes)) = field(line) else { continue };
+            match name {
+                b"Rss" => stats.resident_bytes += bytes,
+                b"AnonHugePages" => stats.huge_bytes += bytes,
+                b"Private_Hugetlb" => {
+                    stats.huge_bytes += bytes;
+                    stats.resident_bytes += bytes;
+                }
+                b"Locked" => stats.locked_bytes += bytes,
+                b"Swap" => stats.swapped_bytes += bytes,
+                _ => {}
+            }
+        }
+        Some(stats)
+    }
+}
+
+/// The addresses of a mapping, if this is the line that begins one: `7f00-7f40 rw-p …`.
+fn mapping(line: &[u8]) -> Option<Range<usize>> {
+    let word = line.split(|&byte| byte == b' ').next()?;
+    let mut ends = word.split(|&byte| byte == b'-').map(|digits| {
+        let text = str::from_utf8(digits).ok()?;
+        usize::from_str_radix(text, 16).ok()
+    });
+    let (start, end) = (ends.next()??, ends.next()??);
+    Some(start..end)
+}
+
+/// A name and its bytes: `Rss:   12 kB`.
+fn field(line: &[u8]) -> Option<(&[u8], usize)> {
+    let (name, rest) = line.split_at(line.iter().position(|&byte| byte == b':')?);
+    let kib = str::from_utf8(&rest[1..]).ok()?.trim().strip_suffix("kB")?;
+    Some((name, kib.trim().parse::<usize>().ok()? << 10))
+}
+
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
+        writeln!(f, "memory     {:>10.2} MiB", mib(self.memory_bytes))?;
+        writeln!(
+            f,
+            "used       {:>10.2} MiB, {:.2} kept for the next of its size",
+            mib(self.used_bytes),
+            mib(self.kept_bytes)
+        )?;
+        writeln!(f, "free       {:>10.2} MiB, {:.2} of it dirty", mib(self.free_bytes), mib(self.dirty_bytes))?;
+        write!(f, "given back {:>10.2} MiB; {} blocks have moved", mib(self.given_back_bytes), self.moved_blocks)?;
+        let Some(system) = self.system else { return Ok(()) };
+        writeln!(f)?;
+        write!(f, "resident   {:>10.2} MiB, {:.2} in huge pages", mib(system.resident_bytes), mib(system.huge_bytes))?;
+        write!(f, ", {:.2} locked, {:.2} swapped", mib(system.locked_bytes), mib(system.swapped_bytes))?;
+        write!(f, "; {} mappings; {} faults", system.mappings, system.faults)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_smaps_are_understood() {
+        assert_eq!(mapping(b"7f0000001000-7f0000003000 rw-p 00000000 00:00 0 "), Some(0x7f0000001000..0x7f0000003000));
+        assert_eq!(mapping(b"Rss:                  12 kB"), None);
+        assert_eq!(mapping(b"VmFlags: rd wr mr mw me ac sd"), None);
+        assert_eq!(field(b"AnonHugePages:      2048 kB"), Some((&b"AnonHugePages"[..], 2 << 20)));
+        assert_eq!(field(b"THPeligible:           0"), None);
+        assert_eq!(field(b""), None);
+    }
+
+    #[test]
+    fn the_text_says_what_there_is() {
+        let mut stats = Stats { memory_bytes: 64 << 20, used_bytes: 3 << 19, dirty_bytes: 1 << 20, ..Stats::default() };
+        let text = stats.to_string();
+        assert!(text.contains("memory          64.00 MiB") && text.contains("used             1.50 MiB"), "{text}");
+        assert!(!text.contains("resident"), "{text}");
+        stats.system = Some(SystemStats { huge_bytes: 2 << 20, faults: 77, ..SystemStats::default() });
+        assert!(stats.to_string().contains("2.00 in huge pages") && stats.to_string().contains("77 faults"));
+    }
+}
