@@ -99,19 +99,11 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
 
     /// Gives the `count` oldest rounds of a stack to the depot, and what it has no room for to the slabs.
     fn spill(&self, pinned: &mut Pinned<P>, pool: &ObjectPool, class: SizeClass, count: usize, late: &mut Late) {
-        let mut left = count;
-        while left > 0 {
-            let mut rounds = [0; MAX_BATCH];
-            let taken = pool.stacks.take_oldest(class, left.min(MAX_BATCH), &mut rounds);
-            if taken == 0 {
-                return;
-            }
-            left -= taken;
-            let batch = &rounds[..taken];
-            let depot = self.depot(pool.node());
+        let depot = self.depot(pool.node());
+        pool.stacks.take_oldest(class, count, |batch| {
             let kept = depot.map_or(0, |depot| depot.put(pinned, pinned.cpu().index(), class, batch));
             self.put_back(class, &batch[kept..], late);
-        }
+        });
     }
 
     /// Gives everything that a pool holds to the slabs.
@@ -120,14 +112,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
             self.empty_quarantine(pinned, |class, address| self.put_back(class, &[address], late));
         }
         for class in SizeClass::all() {
-            let mut rounds = [0; MAX_BATCH];
-            loop {
-                let taken = pool.stacks.take_oldest(class, MAX_BATCH, &mut rounds);
-                if taken == 0 {
-                    break;
-                }
-                self.put_back(class, &rounds[..taken], late);
-            }
+            pool.stacks.take_oldest(class, usize::MAX, |rounds| self.put_back(class, rounds, late));
             pool.close(pinned, class);
         }
         let mut parcel = [0; PARCEL];

@@ -16,7 +16,7 @@ use crate::policy::Policy;
 use crate::pool::ObjectPool;
 use crate::size_class::SizeClass;
 use crate::slab::{Contents, Shape, Slab, SlabStore};
-use crate::sync::{MAX_BATCH, Ordering};
+use crate::sync::Ordering;
 
 /// How often an interrupt handler tries a lock that another CPU may hold. Whoever holds it masks interrupts meanwhile in
 /// a kernel that allocates in handlers, so it is another CPU and soon done; if not, there is an end to it.
@@ -121,30 +121,28 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
 
     /// Brings rounds into the pool, and answers one of them.
     fn refill(&self, pinned: &mut Pinned<P>, pool: &ObjectPool, class: SizeClass) -> Option<usize> {
-        let count = pool.refill_count(pinned, class).min(MAX_BATCH);
+        let count = pool.refill_count(pinned, class);
         // Out of order are the slots of one refill: the more they are, the less is known of them.
         let count = if C::HARDENED { class.batch() } else { count };
-        let node = pool.node();
-        let mut rounds = [0; MAX_BATCH];
-        let batch = &mut rounds[..count];
-        let mut taken = self.depot(node)?.take(pinned, pinned.cpu().index(), class, batch);
-        if taken == 0 {
-            // From the back, so that the lowest address is lent first.
-            let mut place = count;
-            let slots = self.cache(node, class)?.take(Access::Wait(pinned), count, |address| {
-                place -= 1;
-                batch[place] = address;
-            });
-            taken = slots.unwrap_or(0);
-            batch.copy_within(place.., 0);
-        }
-        if C::HARDENED {
-            self.shuffle(pinned, &mut batch[..taken]);
-        }
-        let (&last, rest) = batch[..taken].split_last()?;
-        let kept = pool.stacks.extend(class, rest);
-        debug_assert_eq!(kept, rest.len(), "the stack was empty, and has room for two batches");
-        Some(last)
+        let (depot, cache) = (self.depot(pool.node())?, self.cache(pool.node(), class)?);
+        pool.stacks.refill(class, count, |batch| {
+            let mut taken = depot.take(pinned, pinned.cpu().index(), class, batch);
+            if taken == 0 {
+                // From the back, so that the lowest address is lent first.
+                let mut place = batch.len();
+                let slots = cache.take(Access::Wait(pinned), place, |address| {
+                    place -= 1;
+                    batch[place] = address;
+                });
+                taken = slots.unwrap_or(0);
+                batch.copy_within(place.., 0);
+            }
+            if C::HARDENED {
+                self.shuffle(pinned, &mut batch[..taken]);
+            }
+            taken
+        });
+        pool.take(pinned, class)
     }
 
     /// Adds a slab of `class`, on `node` if that has frames; answers on which. Nothing is held.

@@ -193,34 +193,62 @@ impl Stacks {
         Some(Room { place, top: &fill.top, next: top + 1 })
     }
 
-    /// Puts rounds in up to the stack's capacity, whatever its limit, which follows; answers how many.
-    pub(crate) fn extend(&self, class: SizeClass, rounds: &[usize]) -> usize {
-        let len = self.len(class);
-        let count = rounds.len().min(class.stack_capacity() - len);
-        let first = class.bottom() + 1 + len;
-        for (place, &round) in self.rounds[first..first + count].iter().zip(rounds) {
-            place.set(round);
-        }
-        self.set_limit(class, self.limit(class).max(len + count));
-        self.fill(class).top.set((first + count - 1) as u32);
-        count
+    /// Fills the stack, which is empty, with up to `count` rounds: `fill` writes them from the first on into the slice that
+    /// it gets, and answers how many.
+    pub(crate) fn refill(&self, class: SizeClass, count: usize, fill: impl FnOnce(&mut [usize]) -> usize) {
+        debug_assert_eq!(self.len(class), 0);
+        let count = count.min(class.stack_capacity());
+        let first = class.bottom() + 1;
+        let filled = write_rounds(&self.rounds[first..first + count], fill).min(count);
+        self.set_limit(class, self.limit(class).max(filled));
+        self.fill(class).top.set((class.bottom() + filled) as u32);
     }
 
-    /// Takes the `count` rounds that were put in first into `out`, all if there are fewer; answers how many.
-    pub(crate) fn take_oldest(&self, class: SizeClass, count: usize, out: &mut [usize]) -> usize {
+    /// Takes the `count` rounds out that were put in first, all if there are fewer. `spill` is shown them before, and does
+    /// nothing with the stack.
+    pub(crate) fn take_oldest(&self, class: SizeClass, count: usize, spill: impl FnOnce(&[usize])) {
         let rounds = &self.rounds[class.bottom() + 1..][..self.len(class)];
         let count = count.min(rounds.len());
-        for (out, round) in out[..count].iter_mut().zip(rounds) {
-            *out = round.get();
+        if count == 0 {
+            return;
         }
+        read_rounds(&rounds[..count], spill);
         for place in count..rounds.len() {
             rounds[place - count].set(rounds[place].get());
         }
-        if count > 0 {
-            self.fill(class).top.set((class.bottom() + rounds.len() - count) as u32);
-        }
-        count
+        self.fill(class).top.set((class.bottom() + rounds.len() - count) as u32);
     }
+}
+
+/// Runs `read` on rounds. For their owner, who changes none meanwhile.
+#[cfg(not(loom))]
+#[inline]
+fn read_rounds<R>(rounds: &[Round], read: impl FnOnce(&[usize]) -> R) -> R {
+    // SAFETY: a round is a word; the owner, who calls this, changes none of these before the end, and nobody else does.
+    read(unsafe { core::slice::from_raw_parts(rounds.as_ptr().cast(), rounds.len()) })
+}
+
+/// Runs `write` on rounds. For their owner, who does nothing else with them meanwhile.
+#[cfg(not(loom))]
+#[inline]
+fn write_rounds<R>(rounds: &[Round], write: impl FnOnce(&mut [usize]) -> R) -> R {
+    let first = rounds.as_ptr().cast::<usize>().cast_mut();
+    // SAFETY: a round is a word in a cell; the owner, who calls this, looks at none of these before the end, and nobody
+    // else does.
+    write(unsafe { core::slice::from_raw_parts_mut(first, rounds.len()) })
+}
+
+#[cfg(loom)]
+fn read_rounds<R>(rounds: &[Round], read: impl FnOnce(&[usize]) -> R) -> R {
+    read(&rounds.iter().map(Round::get).collect::<std::vec::Vec<_>>())
+}
+
+#[cfg(loom)]
+fn write_rounds<R>(rounds: &[Round], write: impl FnOnce(&mut [usize]) -> R) -> R {
+    let mut copy: std::vec::Vec<_> = rounds.iter().map(Round::get).collect();
+    let result = write(&mut copy);
+    rounds.iter().zip(copy).for_each(|(round, value)| round.set(value));
+    result
 }
 
 /// A place on a stack that nothing is in yet. Nothing else may be done with the stack until it is used or dropped.
@@ -258,9 +286,8 @@ mod tests {
         assert!(!stacks.push(class, 1), "it may hold nothing yet");
         stacks.set_limit(class, 4);
         assert!((1..=4).all(|round| stacks.push(class, round)) && !stacks.push(class, 5));
-        let mut out = [0; 4];
-        assert_eq!(stacks.take_oldest(class, 3, &mut out), 3);
-        assert_eq!((out, stacks.len(class)), ([1, 2, 3, 0], 1));
+        stacks.take_oldest(class, 3, |oldest| assert_eq!(oldest, [1, 2, 3]));
+        assert_eq!(stacks.len(class), 1);
         assert_eq!((stacks.pop_and_peek(class).map(|(round, _)| round), stacks.pop_and_peek(class)), (Some(4), None));
     }
 
@@ -269,10 +296,15 @@ mod tests {
         let (stacks, class) = (Stacks::new(), class(32768));
         stacks.set_limit(class, 1000);
         assert_eq!(stacks.limit(class), class.stack_capacity());
-        assert_eq!(stacks.extend(class, &[1; 100]), class.stack_capacity());
+        stacks.refill(class, 100, |rounds| {
+            rounds.fill(1);
+            rounds.len()
+        });
+        assert_eq!(stacks.len(class), class.stack_capacity());
         stacks.set_limit(class, 0);
         assert_eq!(stacks.limit(class), class.stack_capacity());
-        assert_eq!(stacks.take_oldest(class, 100, &mut [0; 100]), class.stack_capacity());
+        stacks.take_oldest(class, 100, |oldest| assert_eq!(oldest.len(), class.stack_capacity()));
+        assert_eq!(stacks.len(class), 0);
         stacks.set_limit(class, 0);
         assert!(!stacks.push(class, 1));
     }
