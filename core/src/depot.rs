@@ -6,7 +6,7 @@
 //!   CPU 2 ─┘                        └─ CPU 3
 //! ```
 //!
-//! A batch is copied by value, so one lock and two moves of a cache line pay for 64 objects, and no object is touched.
+//! A batch is copied by value, so one lock and a copy of some cache lines pay for 128 objects, and no object is touched.
 //! A CPU uses the shard of its number and looks at the others when that has nothing. What does not fit goes on to the
 //! slabs. (Bonwick and Adams, "Magazines and Vmem", 2001, exchange full magazines; by value was no slower and needs no
 //! magazines to lie about.)

@@ -34,7 +34,7 @@ impl Round {
     }
 }
 
-/// How many rounds a batch of each class has: what goes to a depot at once. 64 rounds, but no more than 16 KiB of objects
+/// How many rounds a batch of each class has: what goes to a depot at once. 128 rounds, but no more than 16 KiB of objects
 /// if that leaves two: a hand-over costs little for each round of a long batch, and what lies in batches is idle memory.
 const BATCH: [u32; SizeClass::COUNT] = {
     let mut batch = [0; SizeClass::COUNT];
@@ -45,8 +45,8 @@ const BATCH: [u32; SizeClass::COUNT] = {
             batch[class] = match rounds {
                 _ if cfg!(any(loom, shuttle)) => 2,
                 0..2 => 2,
-                2..64 => rounds as u32,
-                _ => 64,
+                2..128 => rounds as u32,
+                _ => 128,
             };
         }
         class += 1;
@@ -269,7 +269,7 @@ impl Room<'_> {
 }
 
 /// The longest batch of any class.
-pub(crate) const MAX_BATCH: usize = 64;
+pub(crate) const MAX_BATCH: usize = 128;
 const _: () = assert!(BATCH[0] as usize <= MAX_BATCH);
 
 #[cfg(all(test, not(any(loom, shuttle))))]
@@ -327,6 +327,6 @@ mod tests {
                 );
             });
         }
-        const { assert!(size_of::<Stacks>() < 28 << 10) };
+        const { assert!(size_of::<Stacks>() < 48 << 10) };
     }
 }
