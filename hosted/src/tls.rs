@@ -25,6 +25,7 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering, compiler_fen
 use pagemill::{Config, Context, CpuId, Desk, Frames, Platform};
 
 use crate::ending;
+use crate::errno::keeping_errno;
 use crate::lock::HostedLock;
 use crate::members::{self, Member};
 use crate::numbers::{self, SEATS};
@@ -244,11 +245,31 @@ impl Here {
         if number == STRANGER || self.is_claimed() || self.word.load(Ordering::Relaxed) != number {
             return;
         }
-        members::all().for_each(|instance| instance.give_back());
-        self.own.store(STRANGER, Ordering::Relaxed);
-        self.change(STRANGER, NOTHING);
+        // A handler between the two would leave something in pools that nobody looks at any more.
+        without_signals(|| {
+            members::all().for_each(|instance| instance.give_back());
+            self.own.store(STRANGER, Ordering::Relaxed);
+            self.change(STRANGER, NOTHING);
+        });
         numbers::give(number);
     }
+}
+
+/// Runs `work` with no signal handler in the middle of it.
+fn without_signals(work: impl FnOnce()) {
+    keeping_errno(|| {
+        let mut all = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+        let mut before = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+        // SAFETY: the call writes the set it is given.
+        unsafe { libc::sigfillset(all.as_mut_ptr()) };
+        // SAFETY: the first set is written, the second is; both outlive the call.
+        let masked = unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, all.as_ptr(), before.as_mut_ptr()) };
+        work();
+        if masked == 0 {
+            // SAFETY: written by the call above.
+            unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut()) };
+        }
+    });
 }
 
 /// The calling thread ends. What runs after this, destructors of other keys, does without pools: nobody would empty them.
