@@ -14,7 +14,7 @@
 
 use crate::arena::{Access, Busy};
 use crate::platform::Platform;
-use crate::slab::{Listed, Slab};
+use crate::slab::{Listed, Slab, Taker};
 use crate::sync::{AtomicU32, AtomicU64, Chain, Lock, Ordering, const_fn};
 
 /// Slabs that a refill compares before it takes from the fullest.
@@ -127,13 +127,19 @@ impl<'m, P: Platform> Cache<'m, P> {
     }
 
     /// Takes up to `most` slots; answers how many, which is fewer only if all slabs are full.
-    pub(crate) fn take(&self, access: Access<'_, P>, most: usize, mut give: impl FnMut(usize)) -> Result<usize, Busy> {
+    pub(crate) fn take(
+        &self,
+        access: Access<'_, P>,
+        most: usize,
+        taker: Taker,
+        mut give: impl FnMut(usize),
+    ) -> Result<usize, Busy> {
         self.with(access, |lists| {
             self.sort(lists);
             let mut taken = 0;
             while taken < most {
                 let Some(slab) = lists.fullest() else { break };
-                let (count, more) = slab.take(most - taken, &mut give);
+                let (count, more) = slab.take(most - taken, taker, &mut give);
                 taken += count;
                 lists.list(slab, if more { Listed::Partial } else { Listed::Nowhere });
             }

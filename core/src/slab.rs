@@ -169,11 +169,30 @@ pub(crate) struct Slab<'m> {
     state: AtomicU32,
     listed: AtomicU32,
     slots: AtomicU32,
+    /// Who has taken last, and the word where he began, as [`Taker::pack`] has them. Under the cache's lock.
+    last: AtomicU32,
     link: Link<'m, Self>,
     pub(crate) next: Publish<'m, Self>,
     pub(crate) previous: Publish<'m, Self>,
     bits: &'m [AtomicU64],
     marks: &'m [AtomicU8],
+}
+
+/// Who takes slots: a CPU.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Taker(u32);
+
+impl Taker {
+    /// Who has no pool, and whose slots come from anywhere.
+    pub(crate) const NOBODY: Self = Self(0xff_ffff);
+
+    pub(crate) fn cpu(index: usize) -> Self {
+        Self((index as u32).min(Self::NOBODY.0 - 1))
+    }
+
+    fn pack(self, word: usize) -> u32 {
+        self.0 << 8 | word as u32
+    }
 }
 
 /// Some of the slots of one word were free already: a double free that came this far.
@@ -197,6 +216,7 @@ impl<'m> Slab<'m> {
                 state: AtomicU32::new(0),
                 listed: AtomicU32::new(Listed::Nowhere as u32),
                 slots: AtomicU32::new(0),
+                last: AtomicU32::new(0),
                 link: Link::new(),
                 next: Publish::empty(),
                 previous: Publish::empty(),
@@ -218,6 +238,7 @@ impl<'m> Slab<'m> {
         self.slot_bytes.store(slot_bytes, Ordering::Relaxed);
         self.state.store(0, Ordering::Relaxed);
         self.slots.store(slots, Ordering::Relaxed);
+        self.last.store(0, Ordering::Relaxed);
         for (word, bits) in (0..).zip(self.bits) {
             let here = slots.saturating_sub(word * WORD_SLOTS).min(WORD_SLOTS);
             bits.store(low_bits(here), Ordering::Relaxed);
@@ -310,12 +331,18 @@ impl<'m> Slab<'m> {
     /// Takes up to `most` slots out, lowest first. For the holder of the cache's lock; answers how many, and whether
     /// more are to be had.
     ///
+    /// A CPU that finds that another one was here before begins at a word of which nobody has anything: the marks of a
+    /// word's slots share a cache line, and small slots do. (Two threads with a pair of 64 bytes each at
+    /// [`Checked`](crate::Checked): 8.0 ns without.)
+    ///
     /// It may find none although some have come back, if their bits are not seen yet; it then says that there are more,
     /// and the next look sees them.
-    pub(crate) fn take(&self, most: usize, mut give: impl FnMut(usize)) -> (usize, bool) {
+    pub(crate) fn take(&self, most: usize, taker: Taker, mut give: impl FnMut(usize)) -> (usize, bool) {
         let (start, size) = (self.start(), self.slot_bytes.load(Ordering::Relaxed) as usize);
+        let first = self.first_word(taker);
         let mut taken = 0;
-        for (word, bits) in self.bits.iter().enumerate() {
+        let words = self.bits.iter().enumerate();
+        for (word, bits) in words.clone().skip(first).chain(words.take(first)) {
             if taken == most {
                 break;
             }
@@ -339,6 +366,23 @@ impl<'m> Slab<'m> {
         let order = if mutant("take_blind") { Ordering::Relaxed } else { Ordering::Acquire };
         let used = (self.state.fetch_add(taken as u32, order) & !QUEUED) + taken as u32;
         (taken, used < self.slots())
+    }
+
+    /// The word where a CPU begins to take.
+    fn first_word(&self, taker: Taker) -> usize {
+        let last = self.last.load(Ordering::Relaxed);
+        let first = last as usize & 0xff;
+        if taker == Taker::NOBODY || taker.pack(first) == last {
+            return first;
+        }
+        let whole = |word: usize| low_bits(self.slots().saturating_sub(word as u32 * WORD_SLOTS).min(WORD_SLOTS));
+        let untouched = self.bits.iter().enumerate().position(|(word, bits)| {
+            let free = bits.load(Ordering::Relaxed);
+            free != 0 && free == whole(word)
+        });
+        let first = untouched.unwrap_or(0);
+        self.last.store(taker.pack(first), Ordering::Relaxed);
+        first
     }
 
     /// Sets the bits of slots that come back: any number of one word. The count follows by [`retire`](Self::retire).

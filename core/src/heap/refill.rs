@@ -15,7 +15,7 @@ use crate::platform::{Context, Pinned, Platform};
 use crate::policy::Policy;
 use crate::pool::ObjectPool;
 use crate::size_class::SizeClass;
-use crate::slab::{Contents, Shape, Slab, SlabStore};
+use crate::slab::{Contents, Shape, Slab, SlabStore, Taker};
 use crate::sync::Ordering;
 
 /// How often an interrupt handler tries a lock that another CPU may hold. Whoever holds it masks interrupts meanwhile in
@@ -100,7 +100,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     fn find_on(&self, node: NodeId, class: SizeClass) -> Found {
         let Some(cache) = self.cache(node, class) else { return Found::NoSlot(node) };
         let mut found = None;
-        match self.with_access(|access| cache.take(access, 1, |address| found = Some(address))) {
+        match self.with_access(|access| cache.take(access, 1, Taker::NOBODY, |address| found = Some(address))) {
             Err(Busy) => Found::WouldBlock,
             Ok(_) => found.map_or(Found::NoSlot(node), Found::Object),
         }
@@ -130,7 +130,8 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
             if taken == 0 {
                 // From the back, so that the lowest address is lent first.
                 let mut place = batch.len();
-                let slots = cache.take(Access::Wait(pinned), place, |address| {
+                let taker = Taker::cpu(pinned.cpu().index());
+                let slots = cache.take(Access::Wait(pinned), place, taker, |address| {
                     place -= 1;
                     batch[place] = address;
                 });

@@ -13,7 +13,7 @@ use crate::carve::{Carver, Plan};
 use crate::id::NodeId;
 use crate::platform::Platform;
 use crate::size_class::SizeClass;
-use crate::slab::{Contents, Slab, bit_of};
+use crate::slab::{Contents, Slab, Taker, bit_of};
 use crate::sync::{AtomicU64, OwnerU32};
 
 /// Where the first slab begins; the others follow at `STRIDE`.
@@ -66,7 +66,8 @@ impl Objects {
     /// Takes up to `most` objects, and writes into them.
     fn take(&self, most: usize) -> Vec<usize> {
         let mut taken = Vec::new();
-        let count = self.cache.take(Access::Wait(&Cpus::pin().unwrap()), most, |object| taken.push(object));
+        let count =
+            self.cache.take(Access::Wait(&Cpus::pin().unwrap()), most, Taker::cpu(0), |object| taken.push(object));
         assert!(count == Ok(taken.len()));
         taken.iter().for_each(|&object| self.write(object));
         taken

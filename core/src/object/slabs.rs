@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::error::{AllocError, BadFree, BadFreeKind};
 use crate::heap::{Heap, HeapInvalid};
 use crate::platform::{Context, Platform};
-use crate::slab::{Contents, Slab, bit_of};
+use crate::slab::{Contents, Slab, Taker, bit_of};
 use crate::sync::{AtomicU32, Ordering, const_fn};
 
 pub(super) struct Slabs<'m, P: Platform, C: Config> {
@@ -35,7 +35,7 @@ impl<'m, P: Platform, C: Config> Slabs<'m, P, C> {
 
     /// Takes up to `most` slots; answers how many, which is fewer only if there are no more.
     pub(super) fn take(&self, most: usize, mut give: impl FnMut(usize)) -> Result<usize, AllocError> {
-        let taken = self.heap.with_access(|access| self.cache.take(access, most, &mut give));
+        let taken = self.heap.with_access(|access| self.cache.take(access, most, Taker::NOBODY, &mut give));
         taken.map_err(|Busy| AllocError::WouldBlock)
     }
 

@@ -52,20 +52,20 @@ fn descriptors_are_as_small_as_promised() {
 fn slots_leave_lowest_first_and_are_counted() {
     with_slab(48, |slab, class, slots| {
         let mut out = Vec::new();
-        assert_eq!(slab.take(100, |address| out.push(address)), (100, true));
+        assert_eq!(slab.take(100, Taker::NOBODY, |address| out.push(address)), (100, true));
         assert_eq!(out, (0..100).map(|slot| (1 << 20) + slot * 48).collect::<Vec<_>>());
         assert_eq!((slab.used(), slab.free_bits()), (100, slots - 100));
         assert_eq!(slab.slot_of(class, out[7]), Some(7));
         assert_eq!(slab.slot_of(class, out[7] + 16), None);
-        assert_eq!(slab.take(usize::MAX, |_| ()), (slots as usize - 100, false));
-        assert_eq!(slab.take(1, |_| ()), (0, false));
+        assert_eq!(slab.take(usize::MAX, Taker::NOBODY, |_| ()), (slots as usize - 100, false));
+        assert_eq!(slab.take(1, Taker::NOBODY, |_| ()), (0, false));
     });
 }
 
 #[test]
 fn who_makes_a_full_slab_partial_or_a_used_one_empty_queues_it_once() {
     with_slab(1024, |slab, _, slots| {
-        assert_eq!(slab.take(slots as usize, |_| ()), (slots as usize, false));
+        assert_eq!(slab.take(slots as usize, Taker::NOBODY, |_| ()), (slots as usize, false));
         slab.put(0, 1).unwrap();
         assert!(slab.retire(1), "full no more");
         slab.put(0, low_bits(slots) & !1).unwrap();
@@ -73,7 +73,7 @@ fn who_makes_a_full_slab_partial_or_a_used_one_empty_queues_it_once() {
         assert!(!slab.is_idle(), "somebody has it queued");
         slab.unqueue();
         assert!(slab.is_idle());
-        slab.take(2, |_| ());
+        slab.take(2, Taker::NOBODY, |_| ());
         slab.put(0, 1).unwrap();
         assert!(!slab.retire(1), "neither full nor empty");
         slab.put(0, 2).unwrap();
@@ -84,7 +84,27 @@ fn who_makes_a_full_slab_partial_or_a_used_one_empty_queues_it_once() {
 #[test]
 fn a_slot_that_is_in_already_is_refused() {
     with_slab(64, |slab, _, _| {
-        slab.take(2, |_| ());
+        slab.take(2, Taker::NOBODY, |_| ());
         assert_eq!(slab.put(0, 0b111), Err(FreeAlready(0b100)));
+    });
+}
+
+#[test]
+fn each_cpu_has_words_of_its_own_while_there_are_any() {
+    with_slab(64, |slab, class, slots| {
+        let words = |cpu: usize, count: usize| {
+            let mut words = Vec::new();
+            slab.take(count, Taker::cpu(cpu), |address| words.push(slab.slot_of(class, address).unwrap() / WORD_SLOTS));
+            words.dedup();
+            words
+        };
+        assert_eq!((words(0, 8), words(0, 8)), (vec![0], vec![0]), "one CPU alone takes the lowest");
+        assert_eq!((words(1, 8), words(1, 8)), (vec![1], vec![1]));
+        assert_eq!((words(0, 8), words(2, 8)), (vec![2], vec![3]));
+        assert_eq!(words(2, 60), [3, 4], "what a word lacks the next one has");
+        assert_eq!((words(0, 8), words(1, 8), words(0, 8)), (vec![5], vec![6], vec![7]));
+        assert_eq!(words(1, 8), [0], "none is left");
+        let left = slots as usize - slab.used() as usize;
+        assert_eq!(slab.take(usize::MAX, Taker::cpu(9), |_| ()), (left, false));
     });
 }
