@@ -20,6 +20,7 @@ use crate::frame::FrameSpan;
 use crate::harden::Ask;
 use crate::heap::Heap;
 use crate::large::{Object, at_least_a_byte};
+use crate::placed::Placed;
 use crate::platform::Platform;
 use crate::size_class::SizeClass;
 
@@ -208,7 +209,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
             return Ok(self.lend(address));
         }
         // SAFETY: it has so many bytes.
-        let moved = unsafe { self.copy(object, bytes, new) }?;
+        let moved = unsafe { self.copy(object, bytes, new, |new| self.alloc(new)) }?;
         let freed = self.free_address_unsized(address);
         debug_assert_eq!(freed, Ok(()));
         Ok(moved)
@@ -225,6 +226,22 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         new: Layout,
         fault: fn(&Self, BadFree),
     ) -> Result<NonNull<u8>, Refused> {
+        // SAFETY: the caller's promise.
+        unsafe { self.change_by(object, old, new, fault, |new| self.alloc(new)) }
+    }
+
+    /// As [`change`](Self::change), with a new object from `alloc` if there must be one.
+    ///
+    /// # Safety
+    /// As [`realloc`](Self::realloc).
+    unsafe fn change_by(
+        &self,
+        object: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+        fault: fn(&Self, BadFree),
+        alloc: impl FnOnce(Layout) -> Result<NonNull<u8>, AllocError>,
+    ) -> Result<NonNull<u8>, Refused> {
         if C::HARDENED {
             // SAFETY: the caller's promise.
             let changed = unsafe { self.change_hardened(object.addr().get(), Some(old), new, fault) };
@@ -237,18 +254,24 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
             return Ok(self.lend(address));
         }
         // SAFETY: it is lent with so many bytes.
-        let moved = unsafe { self.copy(object, old.size(), new) }.map_err(Refused::Alloc)?;
+        let moved = unsafe { self.copy(object, old.size(), new, alloc) }.map_err(Refused::Alloc)?;
         let freed = self.free_address(address, old);
         debug_assert_eq!(freed, Ok(()));
         Ok(moved)
     }
 
-    /// An object for `new` with what another holds, as far as it goes. Who calls this gives the other one up.
+    /// An object for `new`, from `alloc`, with what another holds, as far as it goes. Who calls this gives the other one up.
     ///
     /// # Safety
     /// The other one is lent, has `bytes` bytes, and nobody uses it meanwhile or afterwards.
-    unsafe fn copy(&self, object: NonNull<u8>, bytes: usize, new: Layout) -> Result<NonNull<u8>, AllocError> {
-        let moved = self.alloc(new)?;
+    unsafe fn copy(
+        &self,
+        object: NonNull<u8>,
+        bytes: usize,
+        new: Layout,
+        alloc: impl FnOnce(Layout) -> Result<NonNull<u8>, AllocError>,
+    ) -> Result<NonNull<u8>, AllocError> {
+        let moved = alloc(new)?;
         let bytes = bytes.min(new.size());
         // Objects of so many bytes are whole frames.
         if let Some(moves) = self.moves(bytes) {
@@ -271,6 +294,52 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         let start = self.window.pointer(self.address_of(span));
         // SAFETY: whole frames of a large object that was given back, and that nobody has yet.
         unsafe { (moves.settle)(start, Self::bytes_in(span)) };
+    }
+}
+
+impl<P: Platform, C: Config> Placed<'_, '_, P, C> {
+    /// As [`Heap::alloc`], where the policy says.
+    ///
+    /// # Errors
+    /// As [`Heap::alloc`]; [`AllocError::NoMemory`] too if the policy allows no node that has any.
+    ///
+    /// # Cost
+    /// A lock, and the walk to a slab.
+    pub fn alloc(&self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
+        if C::HARDENED {
+            return self.heap.alloc(layout);
+        }
+        self.alloc_address(layout).map(|address| self.heap.lend(address))
+    }
+
+    /// As [`alloc`](Self::alloc), all bytes zero.
+    ///
+    /// # Errors
+    /// As [`alloc`](Self::alloc).
+    pub fn alloc_zeroed(&self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
+        let object = self.alloc(layout)?;
+        // SAFETY: the object was just lent and has so many bytes.
+        unsafe { object.write_bytes(0, layout.size()) };
+        Ok(object)
+    }
+
+    /// As [`Heap::realloc`]; what moves goes where the policy says.
+    ///
+    /// # Safety
+    /// As [`Heap::realloc`].
+    ///
+    /// # Errors
+    /// As [`Heap::realloc`].
+    pub unsafe fn realloc(
+        &self,
+        object: NonNull<u8>,
+        layout: Layout,
+        new_size: usize,
+    ) -> Result<NonNull<u8>, AllocError> {
+        let Ok(new) = Layout::from_size_align(new_size, layout.align()) else { return Err(AllocError::Impossible) };
+        // SAFETY: the caller's promise.
+        unsafe { self.heap.change_by(object, layout, new, Heap::report, |new| self.alloc(new)) }
+            .map_err(Refused::into_error)
     }
 }
 

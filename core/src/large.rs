@@ -21,7 +21,7 @@ use crate::frame::{FrameCount, FrameRange, FrameSpan, Pfn};
 use crate::frame_table::Kind;
 use crate::frames::Request;
 use crate::heap::{Heap, HeapInvalid};
-use crate::id::NodeId;
+use crate::id::{NodeId, NodeMask};
 use crate::platform::{Context, Platform};
 use crate::policy::Policy;
 use crate::size_class::SizeClass;
@@ -79,11 +79,11 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
             self.frames.lend_again(span.start());
             return Ok(Taken { span, fresh: false });
         }
-        let mut taken = self.take_frames(count, align, zeroed);
+        let mut taken = self.take_frames(count, align, zeroed, None);
         // What is kept is no use to a request of another size, nor to one that may not reclaim.
         if matches!(taken, Err(AllocError::NoMemory)) && self.kept.frames() != 0 {
             self.trim_large();
-            taken = self.take_frames(count, align, zeroed);
+            taken = self.take_frames(count, align, zeroed, None);
         }
         let taken = taken?;
         self.frames.hold_large(taken.span);
@@ -101,18 +101,37 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
         FrameCount::new(frames.next_multiple_of((frames.next_power_of_two() / 2 / sizes).max(1)))
     }
 
-    /// Frames at a multiple of `align` bytes, fresh ones rather than pooled ones if `zeroed` says that this saves work.
-    pub(crate) fn take_frames(&self, count: FrameCount, align: usize, zeroed: bool) -> Result<Taken, AllocError> {
+    /// Frames of one node for a large object.
+    pub(crate) fn alloc_large_at(&self, node: NodeId, layout: Layout) -> Result<usize, AllocError> {
+        if layout.size() > self.span_bytes.load(Ordering::Relaxed) {
+            return Err(AllocError::Impossible);
+        }
+        let policy = Policy::Bind(NodeMask::of(node));
+        let align = layout.align().max(C::FRAME_BYTES);
+        let taken = self.take_frames(Self::frames_of(layout.size()), align, false, Some(policy))?;
+        self.frames.hold_large(taken.span);
+        Ok(self.address_of(taken.span))
+    }
+
+    /// Frames at a multiple of `align` bytes, fresh ones rather than pooled ones if `zeroed` says that this saves work; by a
+    /// policy, or near the caller.
+    pub(crate) fn take_frames(
+        &self,
+        count: FrameCount,
+        align: usize,
+        zeroed: bool,
+        policy: Option<Policy>,
+    ) -> Result<Taken, AllocError> {
         let home = self.home();
         // Frames are aligned as their numbers are; where frame 0 is less so, a part of more frames is.
         let skewed = self.window.base() & (align - 1) != 0;
         let slack = if skewed { align / C::FRAME_BYTES - 1 } else { 0 };
         let wanted = count.get().checked_add(slack).ok_or(AllocError::Impossible)?;
         let align_frames = if skewed { C::FRAME_BYTES } else { align };
-        let straight = zeroed && C::FRESH_FRAMES_ARE_ZERO;
+        let straight = zeroed && C::FRESH_FRAMES_ARE_ZERO || policy.is_some();
         let range = if straight {
             let flags = if P::context() == Context::Task { AllocFlags::empty() } else { AllocFlags::ATOMIC };
-            let policy = if C::NUMA { Policy::Preferred(home) } else { Policy::Local };
+            let policy = policy.unwrap_or(if C::NUMA { Policy::Preferred(home) } else { Policy::Local });
             let request =
                 Request::frames(FrameCount::new(wanted)).aligned(align_frames / C::FRAME_BYTES).below(self.end());
             self.away_from_null(|| self.frames.alloc_range(&request.flags(flags).policy(policy)))?

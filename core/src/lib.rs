@@ -50,7 +50,7 @@
 //! ```text
 //!   object          caches of objects of one type, memory pools
 //!   harden          between `global` and the heap, at one level: canaries, poison, quarantine, guards
-//!   heap            the front end of objects, on addresses; `global` makes pointers       reclaim, tag, backing: beside it
+//!   heap            the front end of objects, on addresses; `global` makes pointers       reclaim, tag, placed, backing: beside it
 //!   large           whole frames, kept for a while when freed
 //!   pool            what one CPU keeps of objects
 //!   depot           batches that change hands
@@ -167,6 +167,7 @@ mod tiny;
 mod backing;
 mod check;
 mod hotplug;
+mod placed;
 mod reclaim;
 mod report;
 
@@ -200,6 +201,7 @@ pub use id::{CpuId, NodeId, NodeMask};
 pub use kind::ZoneKind;
 pub use object::{CacheInfo, CacheOptions, Leak, MemPool, ObjectBox, ObjectCache, ObjectSource};
 pub use order::{Block, Order};
+pub use placed::Placed;
 pub use platform::{Context, Desk, Pinned, Platform};
 pub use policy::Policy;
 pub use reclaim::{Failures, OomAnswer, OomPolicy, Shrink, Shrinker};

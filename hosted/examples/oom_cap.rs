@@ -36,8 +36,9 @@ fn main() {
     let used = A.stats().used_bytes;
     assert!(used <= mib * MIB, "{used} bytes are used");
     album.truncate(album.len() / 2);
-    let again = std::iter::from_fn(|| picture(2 * MIB).ok()).count();
-    println!("half of them went, and there is room again for {again} one after the other");
+    let before = album.len();
+    album.extend(std::iter::from_fn(|| picture(2 * MIB).ok()));
+    println!("half of them went, and there was room again for {}", album.len() - before);
     println!("{}", A.stats());
     match A.set_limit(MIB) {
         Ok(()) => println!("less than a mebibyte is in use"),

@@ -30,6 +30,8 @@ const MOST_TOKENS: i64 = 512 << 20;
 /// Tokens that each byte costs that is in use again before so many milliseconds are over.
 const REGRET: i64 = 32;
 const SOON_MS: i64 = 2000;
+/// A huge frame.
+const HUGE_ORDER: u32 = 9;
 /// The smallest blocks that are given back when there are no huge frames: smaller ones are used again soon, and each costs
 /// a call.
 const LEAST_ORDER: u32 = 3;
@@ -48,6 +50,8 @@ pub(crate) struct Excess {
     /// Bytes that were given back the last time, and those that then had pages behind them.
     last_given: AtomicUsize,
     touched: AtomicUsize,
+    /// Whether only whole huge frames are given back.
+    whole: AtomicBool,
 }
 
 impl Excess {
@@ -60,7 +64,18 @@ impl Excess {
             given_back: AtomicUsize::new(0),
             last_given: AtomicUsize::new(0),
             touched: AtomicUsize::new(0),
+            whole: AtomicBool::new(false),
         }
+    }
+
+    /// Gives back only whole huge frames from now on, or smaller blocks too.
+    pub(crate) fn set_whole(&self, whole: bool) {
+        self.whole.store(whole, Ordering::Relaxed);
+    }
+
+    /// The smallest order that is given back, of those from `least` on.
+    fn least_order(&self, least: u32) -> u32 {
+        if self.whole.load(Ordering::Relaxed) { HUGE_ORDER } else { least }
     }
 
     /// Bytes given back since the start.
@@ -113,7 +128,7 @@ impl Excess {
             let tokens = self.count_tokens(now, Self::touched(frames, memory));
             let wanted = excess.min(tokens.max(0) as usize);
             let mut given = 0;
-            for order in [9, LEAST_ORDER] {
+            for order in [HUGE_ORDER, self.least_order(LEAST_ORDER)] {
                 if wanted > given {
                     given += self.report(frames, reservation, order, (wanted - given) / PAGE);
                 }
@@ -127,7 +142,7 @@ impl Excess {
 
     /// Gives everything back that is free, without counting.
     pub(crate) fn give_all<C: Config>(&self, frames: &Frames<'static, Hosted, C>, reservation: Reservation) -> usize {
-        self.report(frames, reservation, 0, usize::MAX)
+        self.report(frames, reservation, self.least_order(0), usize::MAX)
     }
 
     fn report<C: Config>(

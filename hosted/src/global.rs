@@ -10,6 +10,7 @@ use pagemill::{Backing, BadFree, Checked, Config, CpuId, Fast, Frames, Hardened,
 
 use crate::balloon::LimitError;
 use crate::fault;
+use crate::huge::HugePages;
 use crate::level::WithHandlers;
 use crate::members::Member;
 use crate::moves;
@@ -158,6 +159,11 @@ impl<L: Level> Pagemill<L> {
     /// If more is in use, after all that is idle was given back; then nothing has changed.
     pub fn set_limit(&self, bytes: usize) -> Result<(), LimitError> {
         L::process().set_limit(bytes)
+    }
+
+    /// Sets which pages there should be behind memory: behind what is not yet touched, or not yet had.
+    pub fn set_huge_pages(&self, pages: HugePages) {
+        L::process().set_huge_pages(pages);
     }
 
     /// Where the bytes of the heap are, as it has them and as the system does. Reads `/proc/self/smaps`, some hundred

@@ -6,6 +6,7 @@
 //! reserve    [unsafe] address space in one piece, made usable part by part
 //! fault      [unsafe] what happens on a wrong free
 //! moves      [unsafe] large blocks that change their place by page tables
+//! huge       which pages there should be
 //! balloon    memory that is had and shall not be used: a hard limit
 //! background a thread that gives back when nobody else comes by
 //! stats      where the bytes are
@@ -48,6 +49,8 @@ mod fault;
 mod fork;
 #[cfg_attr(any(miri, not(target_os = "linux")), path = "elsewhere.rs")]
 mod global;
+#[cfg(target_os = "linux")]
+mod huge;
 mod level;
 #[cfg(target_os = "linux")]
 mod lock;
@@ -84,6 +87,8 @@ pub use crew::Crew;
 #[cfg(all(target_os = "linux", not(miri)))]
 pub use global::HostedLevel;
 pub use global::{Level, Pagemill};
+#[cfg(target_os = "linux")]
+pub use huge::HugePages;
 pub use level::WithHandlers;
 #[cfg(target_os = "linux")]
 pub use lock::HostedLock;

@@ -4,10 +4,11 @@ use std::fmt;
 use std::ptr::NonNull;
 use std::time::{Duration, Instant};
 
-use pagemill::{Checked, Config, CpuId, FrameCount, FrameSpan, Frames, NodeId, Pfn, SetupError, ZoneKind};
+use pagemill::{Checked, Config, CpuId, FrameCount, FrameSpan, Frames, Heap, NodeId, Pfn, SetupError, ZoneKind};
 
 use crate::map::{MapError, Mapping};
-use crate::numa::Topology;
+use crate::members::Member;
+use crate::numa::{Origin, Topology};
 use crate::tls::Hosted;
 
 /// Why there is no machine.
@@ -83,23 +84,28 @@ impl MachineBuilder {
         let began = Instant::now();
         let ranges = self.ranges::<C>()?;
         let memory = Mapping::aligned(self.topology.bytes(), ALIGN)?;
-        let first = memory.start().addr().get() / C::FRAME_BYTES;
         let frames: &'static Frames<'static, Hosted, C> = Box::leak(Box::new(Frames::new()));
         let count = self.topology.bytes() / C::FRAME_BYTES;
-        let hull = span(first, count)?;
+        let hull = span(0, count)?;
         let (cpus, nodes) = (self.topology.cpu_count(), self.topology.nodes.len());
         let base = Frames::<Hosted, C>::base_metadata_size(hull, cpus, nodes);
         frames.init(hull, cpus, nodes, Mapping::new(base)?.into_metadata())?;
-        let mut next = first;
+        let mut next = 0;
+        let mut bound = 0;
         for (node, kind, count) in ranges {
             let range = span(next, count)?;
+            if self.topology.origin == Origin::System && nodes > 1 {
+                let bytes = next * C::FRAME_BYTES..(next + count) * C::FRAME_BYTES;
+                bound += usize::from(memory.prefer_node(bytes, self.topology.nodes[node].number));
+            }
             let metadata = Mapping::new(Frames::<Hosted, C>::memory_metadata_size(range))?;
             frames.add_memory(id(node)?, kind, range, &[], metadata.into_metadata())?;
             next += count;
         }
         self.describe(frames)?;
         Hosted::announce(frames);
-        Ok(Machine { frames, memory: Box::leak(Box::new(memory)), topology: self.topology, took: began.elapsed() })
+        let (memory, took) = (Box::leak(Box::new(memory)), began.elapsed());
+        Ok(Machine { frames, memory, hull, bound, topology: self.topology, took })
     }
 
     /// Nodes, kinds and frames of all ranges, by address.
@@ -147,10 +153,12 @@ fn span(start: usize, count: usize) -> Result<FrameSpan, MachineError> {
     FrameSpan::new(Pfn::new(start), FrameCount::new(count)).map_err(|_| MachineError::Zones(0))
 }
 
-/// An instance whose frames are pages of a mapping: frame number and address differ by the size of a frame alone.
+/// An instance whose frames are the pages of a mapping, numbered from its beginning.
 pub struct Machine<C: Config = Checked> {
     frames: &'static Frames<'static, Hosted, C>,
     memory: &'static Mapping,
+    hull: FrameSpan,
+    bound: usize,
     topology: Topology,
     took: Duration,
 }
@@ -166,6 +174,34 @@ impl<C: Config> Machine<C> {
         &self.topology
     }
 
+    /// Ranges that the system has been told to place on their nodes: all, if the topology is the system's and has several
+    /// nodes, and if the system takes it (`mbind`).
+    pub fn bound_ranges(&self) -> usize {
+        self.bound
+    }
+
+    /// A heap over this machine's frames, beside that of the process: for memory on certain nodes, by
+    /// [`Heap::placed`]. It stays for as long as the process lives; more than one share the frames.
+    ///
+    /// # Errors
+    /// If there is no memory for its metadata.
+    pub fn heap(&self) -> Result<&'static Heap<'static, Hosted, C>, MachineError>
+    where
+        C: Sync,
+    {
+        let (cpus, nodes) = (self.topology.cpu_count(), self.topology.nodes.len());
+        let heap: &'static Heap<'static, Hosted, C> = Box::leak(Box::new(Heap::new(self.frames)));
+        let metadata = Mapping::new(Heap::<Hosted, C>::metadata_size(self.hull, cpus, nodes))?;
+        self.memory.open_heap(heap, self.hull, cpus, nodes, metadata.into_metadata())?;
+        for (number, node) in self.topology.nodes.iter().enumerate() {
+            for &cpu in &node.cpus {
+                heap.set_cpu_node(CpuId::new(cpu), id(number)?)?;
+            }
+        }
+        Box::leak(Box::new(Member::new(heap))).join();
+        Ok(heap)
+    }
+
     /// How long it took to make.
     pub fn took(&self) -> Duration {
         self.took
@@ -173,15 +209,22 @@ impl<C: Config> Machine<C> {
 
     /// The memory of a frame, for whoever holds the frame; `None` if it is none of this machine's.
     pub fn memory_of(&self, pfn: Pfn) -> Option<NonNull<u8>> {
-        let address = pfn.number().checked_mul(C::FRAME_BYTES)?;
-        self.memory.at(address.checked_sub(self.memory.start().addr().get())?)
+        self.memory.at(pfn.number().checked_mul(C::FRAME_BYTES)?)
+    }
+
+    /// The frame of an address; `None` if it is none of this machine's.
+    pub fn frame_of(&self, address: NonNull<u8>) -> Option<Pfn> {
+        let offset = address.addr().get().checked_sub(self.memory.start().addr().get())?;
+        (offset < self.memory.len()).then(|| Pfn::new(offset / C::FRAME_BYTES))
     }
 }
 
 #[cfg(test)]
+#[allow(unsafe_code, reason = "an object is freed")]
 mod tests {
     use super::*;
-    use pagemill::{AllocFlags, Order};
+    use pagemill::{AllocFlags, NodeMask, Order, Policy};
+    use std::alloc::Layout;
 
     fn topology() -> Topology {
         Topology::parse("cpus 0 8M; 4M; distances 10 17 / 17 10").unwrap()
@@ -204,10 +247,29 @@ mod tests {
         let machine = MachineBuilder::new(topology()).without_watermarks().build::<Checked>().unwrap();
         let pfn = machine.frames().alloc_raw(Order::ZERO, AllocFlags::empty()).unwrap();
         let address = machine.memory_of(pfn).unwrap();
-        assert_eq!(address.addr().get(), pfn.number() * 4096);
-        assert_eq!(machine.memory_of(Pfn::new(1)), None);
+        assert_eq!(machine.frame_of(address), Some(pfn));
+        let beyond = Pfn::new(machine.topology().bytes() / 4096);
+        assert_eq!((machine.memory_of(beyond), machine.frame_of(NonNull::dangling())), (None, None));
         machine.frames().free_raw(pfn, FrameCount::new(1)).unwrap();
         machine.frames().drain_cpu();
+    }
+
+    #[test]
+    fn a_heap_over_a_machine_puts_objects_where_a_policy_says() {
+        let machine = MachineBuilder::new(topology()).build::<Checked>().unwrap();
+        assert_eq!(machine.bound_ranges(), 0, "the nodes are a text's");
+        let heap = machine.heap().unwrap();
+        let second = heap.placed(Policy::Bind(NodeMask::of(NodeId::new(1).unwrap())));
+        for size in [24, 5000, 300_000] {
+            let layout = Layout::from_size_align(size, 8).unwrap();
+            let object = second.alloc_zeroed(layout).unwrap();
+            let frame = machine.frame_of(object).unwrap();
+            assert_eq!(machine.frames().node_of(frame), NodeId::new(1));
+            // SAFETY: lent so, and not used any more.
+            unsafe { heap.free(object, layout) }.unwrap();
+        }
+        heap.drain();
+        assert_eq!(heap.validate().unwrap().lent(), 0);
     }
 
     #[test]

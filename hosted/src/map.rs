@@ -4,9 +4,12 @@
 use std::fmt;
 use std::io;
 use std::mem::MaybeUninit;
+use std::ops::Range;
 use std::ptr::{self, NonNull};
 
-use pagemill::Metadata;
+use pagemill::{Config, FrameSpan, Heap, Metadata, SetupError};
+
+use crate::tls::Hosted;
 
 /// Fresh zeroed memory of the process, committed by the kernel page by page as it is touched, unmapped when dropped.
 #[derive(Debug)]
@@ -79,6 +82,34 @@ impl Mapping {
         }
         // SAFETY: the offset lies inside the mapping.
         Some(unsafe { self.start.add(offset) })
+    }
+
+    /// Wishes for memory of the system's node `number` behind these bytes, which nobody has touched yet; `false` if the
+    /// system does not take it.
+    pub(crate) fn prefer_node(&self, bytes: Range<usize>, number: u32) -> bool {
+        let Some(start) = self.at(bytes.start).filter(|_| bytes.end <= self.len() && number < 1024) else {
+            return false;
+        };
+        let mut mask = [0u64; 1024 / 64];
+        mask[number as usize / 64] = 1 << (number % 64);
+        let (preferred, most) = (libc::MPOL_PREFERRED, 1024usize + 1);
+        // SAFETY: a wish about pages of this mapping; the mask is read during the call.
+        unsafe { libc::syscall(libc::SYS_mbind, start.as_ptr(), bytes.len(), preferred, mask.as_ptr(), most, 0) == 0 }
+    }
+
+    /// Makes `heap` the heap of this memory, whose frames are numbered from its beginning.
+    pub(crate) fn open_heap<C: Config>(
+        &'static self,
+        heap: &Heap<'static, Hosted, C>,
+        span: FrameSpan,
+        cpus: usize,
+        nodes: usize,
+        metadata: Metadata<'static>,
+    ) -> Result<(), SetupError> {
+        // SAFETY: frame n lies n frames after the start of the mapping; it stays mapped, and the heap's instance
+        // lends its frames to one at a time. Signal handlers are told apart by `Hosted::in_signal_handler`, at
+        // configurations that allow for them.
+        unsafe { heap.init(self.start().as_ptr(), span, cpus, nodes, metadata) }
     }
 
     /// Lends the bytes as metadata; the first time as bytes that are known to be zero, so that what starts at zero is

@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{Ordering, fence};
 
-use pagemill::{Config, CpuId, Frames, Pinned};
+use pagemill::{Config, CpuId, Frames, Heap, Pinned};
 
 use crate::tls::Hosted;
 
@@ -29,6 +29,12 @@ pub(crate) trait Instance: Sync {
 }
 
 impl<C: Config + Sync> Instance for Frames<'static, Hosted, C> {
+    fn give_back(&'static self) {
+        self.drain_cpu();
+    }
+}
+
+impl<C: Config + Sync> Instance for Heap<'static, Hosted, C> {
     fn give_back(&'static self) {
         self.drain_cpu();
     }

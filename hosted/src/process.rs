@@ -24,6 +24,7 @@ use crate::balloon::{Balloon, LimitError};
 use crate::excess::Excess;
 use crate::fault;
 use crate::fork;
+use crate::huge::{Choice, HugePages};
 use crate::lock::HostedLock;
 use crate::members::{Instance, Member};
 use crate::moves::Moved;
@@ -67,6 +68,7 @@ pub(crate) struct Process<C: Config> {
     excess: Excess,
     moved: Moved,
     background: Background,
+    huge_pages: Choice,
 }
 
 /// What stays as it is.
@@ -112,6 +114,7 @@ impl<C: Config> Process<C> {
             excess: Excess::new(),
             moved: Moved::new(),
             background: Background::new(),
+            huge_pages: Choice::new(),
         }
     }
 
@@ -207,7 +210,7 @@ impl<C: Config> Process<C> {
         // SAFETY: the caller's promise.
         let relocation = unsafe { self.moved.relocate(from, to, offset, bytes) };
         if relocation == Relocation::Refused {
-            ground.wish(offset..offset + bytes);
+            self.wish(*ground, offset..offset + bytes);
         }
         relocation
     }
@@ -222,7 +225,7 @@ impl<C: Config> Process<C> {
         let offset = pages.addr() - ground.reservation.start().addr();
         // SAFETY: the caller's promise.
         if unsafe { self.moved.settle(pages, offset, bytes) } {
-            ground.wish(offset..offset + bytes);
+            self.wish(*ground, offset..offset + bytes);
         }
     }
 
@@ -317,8 +320,8 @@ impl<C: Config> Process<C> {
         let of_first = Frames::<Hosted, C>::memory_metadata_size(self::span(0, first)?);
         let usable = reservation.show(memory..end)
             && reservation.commit(0..first)
-            && reservation.commit(memory..heap)
-            && reservation.commit(heap + Heap::<Hosted, C>::metadata_at_start(span, cpus)..regions + of_first)
+            && reservation.commit_shown(memory..heap)
+            && reservation.commit_shown(heap + Heap::<Hosted, C>::metadata_at_start(span, cpus)..regions + of_first)
             && ground.commit_for::<C>(self::span(0, first)?);
         if !usable {
             reservation.give_up();
@@ -355,6 +358,39 @@ impl<C: Config> Process<C> {
         false
     }
 
+    /// Sets which pages there should be behind memory: behind what is not yet touched, or not yet had.
+    pub(crate) fn set_huge_pages(&'static self, pages: HugePages) {
+        tls::supplying(|| {
+            let land = self.land.lock();
+            self.huge_pages.set(pages);
+            self.excess.set_whole(pages == HugePages::Explicit);
+            if let Some(land) = &*land {
+                self.wish(land.ground, 0..land.used);
+            }
+        });
+    }
+
+    /// Explicit huge pages for a region, if they are wanted and there are any; else a wish. `false` if that has cost the
+    /// region its memory.
+    fn choose_pages(&self, ground: Ground, region: Range<usize>) -> bool {
+        let explicit = match self.huge_pages.get() {
+            HugePages::Explicit => ground.reservation.map_huge(region.clone()),
+            _ => Some(false),
+        };
+        if explicit == Some(false) {
+            self.wish(ground, region);
+        }
+        explicit.is_some()
+    }
+
+    /// Wishes for pages in memory that is not yet touched: huge ones, but for the first.
+    fn wish(&self, ground: Ground, range: Range<usize>) {
+        let border = if self.huge_pages.get() == HugePages::Never { range.end } else { SMALL_BYTES };
+        let border = border.clamp(range.start, range.end);
+        ground.reservation.prefer_huge(range.start..border, false);
+        ground.reservation.prefer_huge(border..range.end, true);
+    }
+
     /// Adds the next `bytes` as a region.
     fn add(&self, land: &mut Land, bytes: usize) -> bool {
         let Some(region) = span(land.used, bytes) else { return false };
@@ -365,7 +401,9 @@ impl<C: Config> Process<C> {
         if !usable {
             return false;
         }
-        ground.wish(land.used..land.used + bytes);
+        if !self.choose_pages(ground, land.used..land.used + bytes) {
+            return false;
+        }
         let metadata = land.take_metadata(Frames::<Hosted, C>::memory_metadata_size(region));
         let Some(metadata) = metadata else { return false };
         if self.frames.add_memory(NodeId::ZERO, ZoneKind::Normal, region, &[], metadata).is_err() {
@@ -382,7 +420,7 @@ impl Land {
     /// The next bytes of metadata.
     fn take_metadata(&mut self, bytes: usize) -> Option<Metadata<'static>> {
         let range = self.metadata..self.metadata.checked_add(bytes.next_multiple_of(PAGE))?;
-        if range.end > self.end || !self.ground.reservation.commit(range.clone()) {
+        if range.end > self.end || !self.ground.reservation.commit_shown(range.clone()) {
             return None;
         }
         self.metadata = range.end;
@@ -391,17 +429,10 @@ impl Land {
 }
 
 impl Ground {
-    /// Wishes for huge pages in memory that is not yet touched, but for the first.
-    fn wish(&self, range: Range<usize>) {
-        let border = SMALL_BYTES.clamp(range.start, range.end);
-        self.reservation.prefer_huge(range.start..border, false);
-        self.reservation.prefer_huge(border..range.end, true);
-    }
-
     /// Makes what the heap notes about these frames usable.
     fn commit_for<C: Config>(&self, part: FrameSpan) -> bool {
         let mut ranges = Heap::<Hosted, C>::metadata_of_frames(self.span, self.cpus, part);
-        ranges.all(|range| self.reservation.commit(self.heap[0] + range.start..self.heap[0] + range.end))
+        ranges.all(|range| self.reservation.commit_shown(self.heap[0] + range.start..self.heap[0] + range.end))
     }
 }
 
@@ -426,7 +457,7 @@ where
         let first = number - number % TOGETHER;
         let [first, last] = [first, (first + TOGETHER).min(ground.cpus as u32) - 1]
             .map(|number| Heap::<Hosted, C>::metadata_of_cpu(ground.span, CpuId::new(number)));
-        ground.reservation.commit(ground.heap[0] + first.start..ground.heap[0] + last.end)
+        ground.reservation.commit_shown(ground.heap[0] + first.start..ground.heap[0] + last.end)
     }
 
     fn settle(&self) {

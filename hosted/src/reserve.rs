@@ -61,10 +61,16 @@ impl Reservation {
         start..start + self.bytes
     }
 
-    /// Lets these bytes, rounded to pages, be read as zeros, which does not count as memory; and keeps huge pages away
-    /// from them, of which a byte here and a byte there would make much.
+    /// Lets these bytes, rounded to pages, be read as zeros, which does not count as memory. In huge pages of zeros: whoever
+    /// locks all that the process has maps all of this, and small ones would take a minute.
     pub(crate) fn show(&self, range: Range<usize>) -> bool {
-        self.protect(range.clone(), libc::PROT_READ) && self.advise(range, libc::MADV_NOHUGEPAGE)
+        self.protect(range.clone(), libc::PROT_READ) && self.advise(range, libc::MADV_HUGEPAGE)
+    }
+
+    /// As [`commit`](Self::commit) of bytes that were shown. Huge pages are kept away from them, of which a byte here and a
+    /// byte there would make much.
+    pub(crate) fn commit_shown(&self, range: Range<usize>) -> bool {
+        self.advise(range.clone(), libc::MADV_NOHUGEPAGE) && self.commit(range)
     }
 
     /// Wishes for huge pages here, or for none. It is known before anything is touched, so that the first touch gets one.
@@ -72,6 +78,18 @@ impl Reservation {
         if !range.is_empty() {
             self.advise(range, if huge { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE });
         }
+    }
+
+    /// Puts explicit huge pages behind whole huge frames that nobody has touched, if the system has as many to spare; they
+    /// are set aside now, so that no touch finds none later. Answers whether it has; `None` if there is no memory there at
+    /// all any more.
+    pub(crate) fn map_huge(&self, range: Range<usize>) -> Option<bool> {
+        let (first, bytes) = self.pages(range)?;
+        if map(first, bytes, libc::MAP_HUGETLB | libc::MAP_HUGE_2MB) {
+            return Some(true);
+        }
+        // A call that fails may have left a hole.
+        map(first, bytes, libc::MAP_NORESERVE).then_some(false)
     }
 
     fn advise(&self, range: Range<usize>, advice: libc::c_int) -> bool {
@@ -126,6 +144,14 @@ impl Reservation {
         // SAFETY: anonymous memory is zero, and nobody has had it before.
         unsafe { Metadata::zeroed(bytes) }
     }
+}
+
+/// Maps pages of a reservation anew, in which nothing is.
+fn map(first: NonNull<u8>, bytes: usize, kind: libc::c_int) -> bool {
+    let rights = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED | kind;
+    // SAFETY: the pages are a reservation's, and nothing is in them.
+    keeping_errno(|| unsafe { libc::mmap(first.as_ptr().cast(), bytes, rights, flags, -1, 0) }) != libc::MAP_FAILED
 }
 
 fn unmap(start: NonNull<u8>, bytes: usize) {

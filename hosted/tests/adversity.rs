@@ -146,7 +146,7 @@ fn little_address_space() {
 /// Under strict overcommit what may be written counts when it is made so, as it does here.
 #[test]
 fn little_that_may_be_written() {
-    alone("it_lives", || set_limit(libc::RLIMIT_DATA, 200 << 20));
+    alone("it_lives", || set_limit(libc::RLIMIT_DATA, 400 << 20));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 #[global_allocator]
 static A: pagemill_hosted::Pagemill = pagemill_hosted::Pagemill::new();
 
-/// Forks under load; issue 4's figure is 1500.
+/// Forks under load. `PAGEMILL_FORKS=1500` is the long form.
 fn forks() -> usize {
     std::env::var("PAGEMILL_FORKS").ok().and_then(|forks| forks.parse().ok()).unwrap_or(100)
 }
@@ -101,4 +101,25 @@ fn a_child_of_a_child_too() {
         unsafe { libc::_exit(i32::from(!well)) }
     }
     assert!(ends_well(child));
+}
+
+#[test]
+fn the_thread_in_the_background_is_there_again_in_a_child() {
+    let threads = || std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count);
+    A.tick_in_background(Duration::from_millis(50)).expect("a thread");
+    // SAFETY: the child does what this test is about.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let alone = threads();
+        let began = Instant::now();
+        while threads() == alone && began.elapsed() < Duration::from_secs(20) {
+            drop(vec![1u8; 20 << 20]);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let well = alone == 1 && threads() == 2 && live();
+        // SAFETY: the test's own end is not the child's.
+        unsafe { libc::_exit(i32::from(!well)) }
+    }
+    assert!(ends_well(child));
+    A.tick_in_background(Duration::ZERO).expect("nothing is started");
 }

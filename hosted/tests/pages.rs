@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use pagemill_hosted::Pagemill;
+use pagemill_hosted::{HugePages, Pagemill};
 
 #[global_allocator]
 static A: Pagemill = Pagemill::new();
@@ -94,6 +94,23 @@ fn a_small_program_has_no_huge_pages_and_a_large_one_does() {
         // The system may have few free ones.
         println!("{} MiB of {} in huge pages", system.huge_bytes / MIB, held.len() / MIB);
     }
+}
+
+#[test]
+fn pages_are_as_they_were_asked_for_or_as_the_system_has_them() {
+    let _alone = ALONE.lock();
+    for pages in [HugePages::Never, HugePages::Explicit, HugePages::Transparent] {
+        A.set_huge_pages(pages);
+        // More than there was, so that the heap must grow.
+        let held = vec![5u8; A.stats().memory_bytes + 8 * MIB];
+        let system = A.stats().system.expect("Linux tells");
+        println!("{pages:?}: {} MiB of {} in huge pages", system.huge_bytes / MIB, held.len() / MIB);
+        drop(held);
+        A.trim();
+        let zeroed = vec![0u8; 10 * MIB];
+        assert!(zeroed.iter().all(|&byte| byte == 0));
+    }
+    A.heap().validate().expect("a heap that adds up");
 }
 
 #[test]

@@ -206,7 +206,7 @@ impl<P: Platform, C: Config> Frames<'_, P, C> {
     }
 
     /// The node that a frame is on, if it is managed.
-    pub(crate) fn node_of(&self, pfn: Pfn) -> Option<NodeId> {
+    pub fn node_of(&self, pfn: Pfn) -> Option<NodeId> {
         self.nodes.arena_of(pfn).map(|arena| arena.node())
     }
 }

@@ -8,9 +8,13 @@ use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::{self, NonNull};
 
 use crate::config::Config;
+#[cfg(any(feature = "allocator-api2", feature = "allocator_api"))]
+use crate::error::AllocError;
 use crate::error::BadFree;
 use crate::harden::Ask;
 use crate::heap::Heap;
+#[cfg(any(feature = "allocator-api2", feature = "allocator_api"))]
+use crate::placed::Placed;
 use crate::platform::Platform;
 use crate::size_class::SizeClass;
 
@@ -220,8 +224,12 @@ pub(crate) use allocator;
 
 #[cfg(feature = "allocator-api2")]
 allocator!([P: Platform, C: Config] Heap<'_, P, C>, allocator_api2::alloc::Allocator, allocator_api2::alloc::AllocError);
+#[cfg(feature = "allocator-api2")]
+allocator!([P: Platform, C: Config] Placed<'_, '_, P, C>, allocator_api2::alloc::Allocator, allocator_api2::alloc::AllocError);
 #[cfg(feature = "allocator_api")]
 allocator!([P: Platform, C: Config] Heap<'_, P, C>, core::alloc::Allocator, core::alloc::AllocError);
+#[cfg(feature = "allocator_api")]
+allocator!([P: Platform, C: Config] Placed<'_, '_, P, C>, core::alloc::Allocator, core::alloc::AllocError);
 
 /// No bytes, aligned.
 #[cfg(any(feature = "allocator-api2", feature = "allocator_api"))]
@@ -237,6 +245,21 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
     /// # Safety
     /// As [`Heap::realloc`].
     unsafe fn fit(&self, object: NonNull<u8>, old: Layout, new: Layout) -> Option<NonNull<[u8]>> {
+        // SAFETY: the caller's promise.
+        unsafe { self.fit_by(object, old, new, |new| self.alloc(new)) }
+    }
+
+    /// As [`fit`](Self::fit), with a new object from `alloc` if there must be one.
+    ///
+    /// # Safety
+    /// As [`Heap::realloc`].
+    unsafe fn fit_by(
+        &self,
+        object: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+        alloc: impl FnOnce(Layout) -> Result<NonNull<u8>, AllocError>,
+    ) -> Option<NonNull<[u8]>> {
         let fitted = match (old.size(), new.size()) {
             (_, 0) => {
                 if old.size() != 0 {
@@ -244,9 +267,9 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
                 }
                 return Some(nothing(new));
             }
-            (0, _) => self.alloc(new).ok()?,
+            (0, _) => alloc(new).ok()?,
             // SAFETY: the caller's promise.
-            _ => match unsafe { self.change(object, old, new, Self::report_and_judge) } {
+            _ => match unsafe { self.change_by(object, old, new, Self::report_and_judge, alloc) } {
                 Ok(fitted) => fitted,
                 Err(Refused::Alloc(_)) => return None,
                 Err(Refused::Free(fault)) => {
@@ -256,5 +279,19 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
             },
         };
         Some(NonNull::slice_from_raw_parts(fitted, new.size()))
+    }
+}
+
+#[cfg(any(feature = "allocator-api2", feature = "allocator_api"))]
+impl<P: Platform, C: Config> Placed<'_, '_, P, C> {
+    fn take_back(&self, address: usize, layout: Layout) {
+        self.heap.take_back(address, layout);
+    }
+
+    /// # Safety
+    /// As [`Heap::realloc`].
+    unsafe fn fit(&self, object: NonNull<u8>, old: Layout, new: Layout) -> Option<NonNull<[u8]>> {
+        // SAFETY: the caller's promise.
+        unsafe { self.heap.fit_by(object, old, new, |new| self.alloc(new)) }
     }
 }

@@ -80,7 +80,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
             if size > self.span_bytes.load(Ordering::Relaxed) {
                 return Err(AllocError::Impossible);
             }
-            self.take_frames(FrameCount::new(count), align, ask.zeroed)
+            self.take_frames(FrameCount::new(count), align, ask.zeroed, None)
         })?;
         let head = taken.span.start() + FrameCount::new(lead - 1);
         if lead > 1 {

@@ -200,7 +200,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     }
 
     /// Gives the frames of empty slabs back, all but `keep` of them. Nothing is held.
-    pub(super) fn release_empty(&self, class: SizeClass, node: NodeId, keep: usize) {
+    pub(crate) fn release_empty(&self, class: SizeClass, node: NodeId, keep: usize) {
         let Some(cache) = self.cache(node, class) else { return };
         if !cache.may_release(keep) {
             return;

@@ -56,7 +56,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
                 Found::NoSlot(node) => node,
                 found => return self.found(class, found),
             };
-            match self.grow(class, node) {
+            match self.grow_cache(class, node) {
                 Ok(on) if on == node => {}
                 // Another node's slab serves the request, but does not come into the pool.
                 Ok(on) => return self.found(class, self.find_on(on, class)),
@@ -106,6 +106,14 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         }
     }
 
+    /// An object from the slabs of one node, if there is a free slot.
+    pub(crate) fn slot_at(&self, node: NodeId, class: SizeClass) -> Option<Result<usize, AllocError>> {
+        match self.find_on(node, class) {
+            Found::NoSlot(_) => None,
+            found => Some(self.found(class, found)),
+        }
+    }
+
     /// An object from the slabs of any node.
     fn find_anywhere(&self, class: SizeClass) -> Found {
         let mut last = Found::NoSlot(NodeId::ZERO);
@@ -147,7 +155,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     }
 
     /// Adds a slab of `class`, on `node` if that has frames; answers on which. Nothing is held.
-    fn grow(&self, class: SizeClass, node: NodeId) -> Result<NodeId, AllocError> {
+    pub(crate) fn grow_cache(&self, class: SizeClass, node: NodeId) -> Result<NodeId, AllocError> {
         let shape = Shape::of::<C>(class);
         let slab = self.new_slab(shape, Contents::Class(class), 0, node)?;
         if C::HARDENED {
