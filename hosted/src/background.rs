@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use crate::tls::without_signals;
+
 /// Whether there is such a thread.
 pub(crate) struct Background {
     /// Milliseconds from one look to the next, 0 if nobody wants it.
@@ -51,7 +53,9 @@ impl Background {
                 tick();
             }
         };
-        let started = thread::Builder::new().name("pagemill".into()).stack_size(64 << 10).spawn(work);
+        // The program's signal handlers are not for this thread, nor for its stack.
+        let start = move || without_signals(work);
+        let started = thread::Builder::new().name("pagemill".into()).stack_size(64 << 10).spawn(start);
         if started.is_err() {
             self.process.store(0, Ordering::Relaxed);
         }

@@ -13,7 +13,7 @@ use crate::fault;
 use crate::huge::HugePages;
 use crate::level::WithHandlers;
 use crate::members::Member;
-use crate::moves;
+use crate::moves::{self, Moved};
 use crate::numbers;
 use crate::process::Process;
 use crate::stats::Stats;
@@ -87,7 +87,7 @@ mod sealed {
 }
 
 macro_rules! serve {
-    ($level:ty, $handlers:literal, $frames:ident, $heap:ident, $process:ident, $member:ident) => {
+    ($level:ty, $handlers:literal, $frames:ident, $heap:ident, $process:ident, $member:ident, $moved:ident) => {
         static $frames: Frames<'static, Hosted, HostedLevel<$level>> = Frames::new();
         static $heap: Heap<'static, Hosted, HostedLevel<$level>> = Heap::with_backing(
             &$frames,
@@ -103,7 +103,9 @@ macro_rules! serve {
                 }),
             },
         );
-        static $process: Process<HostedLevel<$level>> = Process::new(&$frames, &$heap, &$member);
+        static $process: Process<HostedLevel<$level>> = Process::new(&$frames, &$heap, &$member, &$moved);
+        // Apart from what does not start as zeros: so it is memory only where it is touched.
+        static $moved: Moved = Moved::new();
         static $member: Member = Member::new(&$process);
 
         impl Level for $level {}
@@ -123,12 +125,28 @@ macro_rules! serve {
         }
     };
 }
-serve!(Checked, false, CHECKED_FRAMES, CHECKED_HEAP, CHECKED_PROCESS, CHECKED_MEMBER);
-serve!(Fast, false, FAST_FRAMES, FAST_HEAP, FAST_PROCESS, FAST_MEMBER);
-serve!(Hardened, false, HARDENED_FRAMES, HARDENED_HEAP, HARDENED_PROCESS, HARDENED_MEMBER);
-serve!(WithHandlers<Checked>, true, CHECKED_FRAMES_H, CHECKED_HEAP_H, CHECKED_PROCESS_H, CHECKED_MEMBER_H);
-serve!(WithHandlers<Fast>, true, FAST_FRAMES_H, FAST_HEAP_H, FAST_PROCESS_H, FAST_MEMBER_H);
-serve!(WithHandlers<Hardened>, true, HARDENED_FRAMES_H, HARDENED_HEAP_H, HARDENED_PROCESS_H, HARDENED_MEMBER_H);
+serve!(Checked, false, CHECKED_FRAMES, CHECKED_HEAP, CHECKED_PROCESS, CHECKED_MEMBER, CHECKED_MOVED);
+serve!(Fast, false, FAST_FRAMES, FAST_HEAP, FAST_PROCESS, FAST_MEMBER, FAST_MOVED);
+serve!(Hardened, false, HARDENED_FRAMES, HARDENED_HEAP, HARDENED_PROCESS, HARDENED_MEMBER, HARDENED_MOVED);
+serve!(
+    WithHandlers<Checked>,
+    true,
+    CHECKED_FRAMES_H,
+    CHECKED_HEAP_H,
+    CHECKED_PROCESS_H,
+    CHECKED_MEMBER_H,
+    CHECKED_MOVED_H
+);
+serve!(WithHandlers<Fast>, true, FAST_FRAMES_H, FAST_HEAP_H, FAST_PROCESS_H, FAST_MEMBER_H, FAST_MOVED_H);
+serve!(
+    WithHandlers<Hardened>,
+    true,
+    HARDENED_FRAMES_H,
+    HARDENED_HEAP_H,
+    HARDENED_PROCESS_H,
+    HARDENED_MEMBER_H,
+    HARDENED_MOVED_H
+);
 
 impl<L: Level> Pagemill<L> {
     /// The allocator. Nothing happens before the first request.

@@ -26,13 +26,19 @@ const WORDS: usize = (1 << 40) / HUGE_BYTES / u64::BITS as usize;
 pub(crate) struct Moved {
     /// Bit n of word w: somewhere in huge frame 64·w + n.
     huge_frames: [AtomicU64; WORDS],
-    /// Blocks that have moved.
+    /// How many bits are set.
+    count: AtomicUsize,
+    /// Blocks that have moved, a few less if some shared a huge frame.
     blocks: AtomicUsize,
 }
 
 impl Moved {
     pub(crate) const fn new() -> Self {
-        Self { huge_frames: [const { AtomicU64::new(0) }; WORDS], blocks: AtomicUsize::new(0) }
+        Self {
+            huge_frames: [const { AtomicU64::new(0) }; WORDS],
+            count: AtomicUsize::new(0),
+            blocks: AtomicUsize::new(0),
+        }
     }
 
     /// Moves `bytes` from one place to another, which lies `offset` bytes after the reservation's start.
@@ -49,9 +55,10 @@ impl Moved {
         // SAFETY: the caller's promise: what is at `to` is lost, what is at `from` goes there, and both stay mapped.
         let moved = keeping_errno(|| unsafe { libc::mremap(from.cast(), bytes, bytes, flags, to.cast::<u8>()) });
         if moved == to.cast() {
-            words(offset, bytes).for_each(|(word, mask)| {
-                self.huge_frames[word].fetch_or(mask, Ordering::Relaxed);
-            });
+            for (word, mask) in words(offset, bytes) {
+                let before = self.huge_frames[word].fetch_or(mask, Ordering::Relaxed);
+                self.count.fetch_add((mask & !before).count_ones() as usize, Ordering::Relaxed);
+            }
             return Relocation::Done;
         }
         self.blocks.fetch_sub(1, Ordering::Relaxed);
@@ -71,7 +78,7 @@ impl Moved {
     /// # Safety
     /// Whole pages of the reservation, in which nothing is.
     pub(crate) unsafe fn settle(&self, pages: *mut u8, offset: usize, bytes: usize) -> bool {
-        if self.blocks() == 0 {
+        if self.count.load(Ordering::Relaxed) == 0 {
             return false;
         }
         let is_moved = |(word, mask): (usize, u64)| self.huge_frames[word].load(Ordering::Relaxed) & mask != 0;
@@ -86,9 +93,10 @@ impl Moved {
         // What shares a huge frame with others that have moved leaves its bit to them.
         let (first, last) = (offset.next_multiple_of(HUGE_BYTES), (offset + bytes) & !(HUGE_BYTES - 1));
         if first < last {
-            words(first, last - first).for_each(|(word, mask)| {
-                self.huge_frames[word].fetch_and(!mask, Ordering::Relaxed);
-            });
+            for (word, mask) in words(first, last - first) {
+                let before = self.huge_frames[word].fetch_and(!mask, Ordering::Relaxed);
+                self.count.fetch_sub((mask & before).count_ones() as usize, Ordering::Relaxed);
+            }
         }
         let _ = self.blocks.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |blocks| blocks.checked_sub(1));
         true

@@ -66,7 +66,7 @@ pub(crate) struct Process<C: Config> {
     /// Bytes of memory in regions that may be used.
     memory: AtomicUsize,
     excess: Excess,
-    moved: Moved,
+    moved: &'static Moved,
     background: Background,
     huge_pages: Choice,
 }
@@ -102,6 +102,7 @@ impl<C: Config> Process<C> {
         frames: &'static Frames<'static, Hosted, C>,
         heap: &'static Heap<'static, Hosted, C>,
         member: &'static Member,
+        moved: &'static Moved,
     ) -> Self {
         Self {
             frames,
@@ -112,7 +113,7 @@ impl<C: Config> Process<C> {
             ground: OnceLock::new(),
             memory: AtomicUsize::new(0),
             excess: Excess::new(),
-            moved: Moved::new(),
+            moved,
             background: Background::new(),
             huge_pages: Choice::new(),
         }

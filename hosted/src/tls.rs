@@ -256,7 +256,7 @@ impl Here {
 }
 
 /// Runs `work` with no signal handler in the middle of it.
-fn without_signals(work: impl FnOnce()) {
+pub(crate) fn without_signals(work: impl FnOnce()) {
     keeping_errno(|| {
         let mut all = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
         let mut before = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
