@@ -33,8 +33,9 @@ pub struct Moves {
     /// Both are whole frames that are lent to the heap and as many bytes as the number says; nobody else uses them.
     pub relocate: unsafe fn(*mut u8, *mut u8, usize) -> Relocation,
     /// Is told of whole frames of a large object that are about to be free, and perhaps were moved there. They hold
-    /// nothing of anybody, and may hold anything afterwards.
-    pub settle: unsafe fn(*mut u8, usize),
+    /// nothing of anybody, and may hold anything afterwards. `false` if there is no memory there any more: then they are
+    /// never free again.
+    pub settle: unsafe fn(*mut u8, usize) -> bool,
 }
 
 /// What has become of memory that was to be moved.

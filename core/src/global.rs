@@ -12,7 +12,7 @@ pub(crate) use traits::{allocator, nothing};
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
 
-use crate::backing::{Moves, Relocation};
+use crate::backing::Relocation;
 use crate::carve::Metadata;
 use crate::config::Config;
 use crate::error::{AllocError, BadFree, SetupError};
@@ -289,11 +289,12 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         Ok(moved)
     }
 
-    /// Has whoever moves memory settle what is about to be free.
-    pub(crate) fn settle_large(&self, span: FrameSpan, moves: Moves) {
+    /// Has whoever moves memory settle what is about to be free; `false` if it cannot be.
+    pub(crate) fn settle_large(&self, span: FrameSpan) -> bool {
+        let Some(moves) = self.moves(usize::MAX) else { return true };
         let start = self.window.pointer(self.address_of(span));
         // SAFETY: whole frames of a large object that was given back, and that nobody has yet.
-        unsafe { (moves.settle)(start, Self::bytes_in(span)) };
+        unsafe { (moves.settle)(start, Self::bytes_in(span)) }
     }
 }
 

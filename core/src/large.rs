@@ -204,8 +204,8 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
 
     /// Gives the frames of a large object back that is set aside, and that nobody has.
     pub(crate) fn release_large(&self, span: FrameSpan) {
-        if let Some(moves) = self.moves(Self::bytes_in(span)) {
-            self.settle_large(span, moves);
+        if !self.settle_large(span) {
+            return;
         }
         self.frames.unhold(span);
         let freed = self.free_frames(span);
@@ -336,8 +336,8 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
         }
         if count < span.count() {
             let Ok(tail) = FrameSpan::new(span.start() + count, span.count() - count) else { return false };
-            if let Some(moves) = self.moves(Self::bytes_in(span)) {
-                self.settle_large(tail, moves);
+            if !self.settle_large(tail) {
+                return false;
             }
             self.frames.cut_large(span, tail.start());
             let freed = self.free_frames(tail);

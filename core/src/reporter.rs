@@ -28,9 +28,18 @@ impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
     /// held; while it is, the frames are nobody's. It answers whether they are zeros now. If not, they stay what they were,
     /// and nothing else is reported.
     ///
+    /// # Safety
+    /// Whoever touches frames next of which `reporter` says that they are zeros finds zeros. It does not unwind.
+    ///
     /// # Cost
     /// For each run two locks, and a look at a count for each huge frame of the arena.
-    pub fn report(&self, least: Order, most: FrameCount, mut reporter: impl FnMut(FrameSpan) -> bool) -> FrameCount {
+    #[allow(unsafe_code, reason = "a promise of the caller's, on which zeroed memory stands")]
+    pub unsafe fn report(
+        &self,
+        least: Order,
+        most: FrameCount,
+        mut reporter: impl FnMut(FrameSpan) -> bool,
+    ) -> FrameCount {
         let mut reported = FrameCount::new(0);
         for arena in self.zones().flat_map(|zone| zone.arenas()) {
             let mut below = u32::MAX;

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use crate::errno::keeping_errno;
 use crate::tls::without_signals;
 
 /// Whether there is such a thread.
@@ -35,6 +36,13 @@ impl Background {
     /// The process is a copy, with one thread.
     pub(crate) fn in_copy(&self) {
         self.process.store(0, Ordering::Relaxed);
+    }
+
+    /// Starts it in a copy, which does not find its error number changed. If that cannot be, nobody wants it any more.
+    pub(crate) fn start_in_copy(&'static self, tick: impl Fn() + Send + 'static) {
+        if keeping_errno(|| self.start_again(tick)).is_err() {
+            self.period_ms.store(0, Ordering::Relaxed);
+        }
     }
 
     /// Starts it unless it runs.

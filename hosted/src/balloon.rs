@@ -48,12 +48,12 @@ impl Balloon {
         self.frames * PAGE
     }
 
-    /// Takes free frames out of the first `memory` until there are `wanted`, and gives what is behind them back to the
-    /// system; `false` if there are too few, or in too many pieces. From the end, so that what is left lies together.
+    /// Takes free frames out of the first `memory` until there are `wanted`, and gives what is behind them in `reservation`
+    /// back to the system; `false` if there are too few, or in too many pieces. From the end, so that what is left lies together.
     pub(crate) fn grow<C: Config>(
         &mut self,
         frames: &Frames<'static, Hosted, C>,
-        reservation: Reservation,
+        reservation: Option<Reservation>,
         memory: usize,
         wanted: usize,
     ) -> bool {
@@ -87,7 +87,7 @@ impl Balloon {
     fn note<C: Config>(
         &mut self,
         frames: &Frames<'static, Hosted, C>,
-        reservation: Reservation,
+        reservation: Option<Reservation>,
         range: FrameRange,
     ) -> bool {
         let span = range.span();
@@ -104,7 +104,9 @@ impl Balloon {
         }
         self.frames += range.into_raw().count().get();
         // What is refused is resident, and nobody's.
-        let _ = reservation.discard(span.start().number() * PAGE..span.end().number() * PAGE);
+        if let Some(reservation) = reservation {
+            let _ = reservation.discard(span.start().number() * PAGE..span.end().number() * PAGE);
+        }
         true
     }
 

@@ -11,8 +11,9 @@
 //! at the next occasion.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
-use pagemill::{Config, FrameCount, Frames, Order};
+use pagemill::{Config, FrameCount, FrameSpan, Frames, Order};
 
 use crate::errno::keeping_errno;
 use crate::reserve::{PAGE, Reservation};
@@ -47,11 +48,13 @@ pub(crate) struct Excess {
     not_before_ms: AtomicU64,
     /// Bytes given back since the start.
     given_back: AtomicUsize,
-    /// Bytes that were given back the last time, and those that then had pages behind them.
-    last_given: AtomicUsize,
+    /// Bytes that were given back lately and are not in use again, and those that had pages behind them the last time.
+    recent: AtomicUsize,
     touched: AtomicUsize,
-    /// Whether only whole huge frames are given back.
-    whole: AtomicBool,
+    /// Whether nothing is given back.
+    forbidden: AtomicBool,
+    /// Whether a thread that forks is who seems to be giving back.
+    seized: AtomicBool,
 }
 
 impl Excess {
@@ -62,20 +65,45 @@ impl Excess {
             counted_ms: AtomicU64::new(0),
             not_before_ms: AtomicU64::new(0),
             given_back: AtomicUsize::new(0),
-            last_given: AtomicUsize::new(0),
+            recent: AtomicUsize::new(0),
             touched: AtomicUsize::new(0),
-            whole: AtomicBool::new(false),
+            forbidden: AtomicBool::new(false),
+            seized: AtomicBool::new(false),
         }
     }
 
-    /// Gives back only whole huge frames from now on, or smaller blocks too.
-    pub(crate) fn set_whole(&self, whole: bool) {
-        self.whole.store(whole, Ordering::Relaxed);
+    /// Nothing goes back from now on.
+    pub(crate) fn forbid(&self) {
+        self.forbidden.store(true, Ordering::Relaxed);
     }
 
-    /// The smallest order that is given back, of those from `least` on.
-    fn least_order(&self, least: u32) -> u32 {
-        if self.whole.load(Ordering::Relaxed) { HUGE_ORDER } else { least }
+    pub(crate) fn is_forbidden(&self) -> bool {
+        self.forbidden.load(Ordering::Relaxed)
+    }
+
+    /// Keeps everybody from giving back while the process is copied, so that the copy misses nothing. For a moment only: who
+    /// is at it may be what this has interrupted.
+    pub(crate) fn before_fork(&self) {
+        let seized = self.seize();
+        self.seized.store(seized, Ordering::Relaxed);
+    }
+
+    /// Becomes who is giving back; `false` if somebody else is and does not end.
+    fn seize(&self) -> bool {
+        (0..1000).any(|_| {
+            let was_busy = self.busy.swap(true, Ordering::Acquire);
+            if was_busy {
+                std::thread::sleep(Duration::from_micros(50));
+            }
+            !was_busy
+        })
+    }
+
+    /// Ends that, in the original or in the copy, where nobody else is at it any more.
+    pub(crate) fn after_fork(&self, copied: bool) {
+        if self.seized.swap(false, Ordering::Relaxed) || copied {
+            self.busy.store(false, Ordering::Release);
+        }
     }
 
     /// Bytes given back since the start.
@@ -93,7 +121,7 @@ impl Excess {
         memory: usize,
     ) {
         let dirty = frames.dirty_frames().get() * PAGE;
-        if dirty <= LEAST_BYTES {
+        if dirty <= LEAST_BYTES || self.is_forbidden() {
             return;
         }
         let live = memory.saturating_sub(frames.free_frames().get() * PAGE);
@@ -128,13 +156,13 @@ impl Excess {
             let tokens = self.count_tokens(now, Self::touched(frames, memory));
             let wanted = excess.min(tokens.max(0) as usize);
             let mut given = 0;
-            for order in [HUGE_ORDER, self.least_order(LEAST_ORDER)] {
+            for order in [HUGE_ORDER, LEAST_ORDER] {
                 if wanted > given {
                     given += self.report(frames, reservation, order, (wanted - given) / PAGE);
                 }
             }
             self.tokens.store(tokens - given as i64, Ordering::Relaxed);
-            self.last_given.store(given, Ordering::Relaxed);
+            self.recent.store(self.recent.load(Ordering::Relaxed) + given, Ordering::Relaxed);
             self.touched.store(Self::touched(frames, memory), Ordering::Relaxed);
         }
         self.busy.store(false, Ordering::Release);
@@ -142,9 +170,15 @@ impl Excess {
 
     /// Gives everything back that is free, without counting.
     pub(crate) fn give_all<C: Config>(&self, frames: &Frames<'static, Hosted, C>, reservation: Reservation) -> usize {
-        self.report(frames, reservation, self.least_order(0), usize::MAX)
+        if self.is_forbidden() || !self.seize() {
+            return 0;
+        }
+        let given = self.report(frames, reservation, 0, usize::MAX);
+        self.busy.store(false, Ordering::Release);
+        given
     }
 
+    #[allow(unsafe_code, reason = "the promise that what was discarded is zero")]
     fn report<C: Config>(
         &self,
         frames: &Frames<'static, Hosted, C>,
@@ -154,11 +188,13 @@ impl Excess {
     ) -> usize {
         let least = Order::new(order).unwrap_or(Order::ZERO);
         let mut refused = false;
-        let reported = frames.report(least, FrameCount::new(most), |span| {
+        let reporter = |span: FrameSpan| {
             let taken = reservation.discard(span.start().number() * PAGE..span.end().number() * PAGE);
             refused |= !taken;
             taken
-        });
+        };
+        // SAFETY: frame n is the page n pages after the reservation's start, and what the system has taken reads as zeros.
+        let reported = unsafe { frames.report(least, FrameCount::new(most), reporter) };
         if refused {
             self.not_before_ms.store(now_ms() + 1000, Ordering::Relaxed);
         }
@@ -172,11 +208,10 @@ impl Excess {
         let passed = now.saturating_sub(self.counted_ms.swap(now, Ordering::Relaxed)) as i64;
         let new = passed.saturating_mul(TOKENS_PER_MS);
         let mut tokens = self.tokens.load(Ordering::Relaxed).saturating_add(new);
-        if passed < SOON_MS {
-            let again = touched.saturating_sub(self.touched.load(Ordering::Relaxed));
-            let regretted = again.min(self.last_given.swap(0, Ordering::Relaxed));
-            tokens = tokens.saturating_sub(REGRET * regretted as i64);
-        }
+        let recent = if passed < SOON_MS { self.recent.load(Ordering::Relaxed) } else { 0 };
+        let again = touched.saturating_sub(self.touched.load(Ordering::Relaxed)).min(recent);
+        self.recent.store(recent - again, Ordering::Relaxed);
+        tokens = tokens.saturating_sub(REGRET * again as i64);
         tokens.clamp(-MOST_TOKENS, MOST_TOKENS)
     }
 }

@@ -12,8 +12,8 @@ pub enum HugePages {
     #[default]
     Transparent,
     /// Explicit ones (`MAP_HUGETLB`) behind the memory that the heap gets from now on, as far as the system has set some
-    /// aside (`vm.nr_hugepages`); transparent ones where it has not. They go back to the system only as a whole, and the
-    /// child of a `fork` that writes needs as many again.
+    /// aside (`vm.nr_hugepages`); transparent ones where it has not. From then on the heap gives no memory back, and moves no blocks by
+    /// page tables; the child of a `fork` that writes needs as many pages again.
     Explicit,
 }
 

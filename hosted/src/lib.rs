@@ -22,7 +22,7 @@
 //! lock       [unsafe] the lock
 //! map        [unsafe] anonymous mappings that cost nothing until they are touched
 //! numa       nodes, CPUs and distances: of this machine, or as a text describes them
-//! excess     how much that nobody uses a process may have, and how the rest goes back
+//! excess     [unsafe] how much that nobody uses a process may have, and how the rest goes back
 //! errno      [unsafe] system calls in the middle of other people's code
 //! ```
 //!

@@ -181,7 +181,8 @@ impl<C: Config> Machine<C> {
     }
 
     /// A heap over this machine's frames, beside that of the process: for memory on certain nodes, by
-    /// [`Heap::placed`]. It stays for as long as the process lives; more than one share the frames.
+    /// [`Heap::placed`]. It stays for as long as the process lives; more than one share the frames. It is
+    /// not made ready for `fork`: the child must not use it.
     ///
     /// # Errors
     /// If there is no memory for its metadata.

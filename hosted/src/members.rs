@@ -37,6 +37,8 @@ impl<C: Config + Sync> Instance for Frames<'static, Hosted, C> {
 impl<C: Config + Sync> Instance for Heap<'static, Hosted, C> {
     fn give_back(&'static self) {
         self.drain_cpu();
+        // Frames of slabs have gone to their instance's pool, which has been emptied before if it came before.
+        self.frames().drain_cpu();
     }
 }
 

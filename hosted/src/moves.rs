@@ -1,8 +1,16 @@
 //! Moves of large blocks by page tables: `mremap` takes the pages from one place to another and copies nothing.
 //!
+//! ```text
+//!   from ──► a place of the kernel's ──► to        from stays mapped, and reads as zeros
+//! ```
+//!
+//! In two steps: the first changes nothing if the kernel refuses it, as it does where the source is not one mapping; the
+//! second moves exactly one.
+//!
 //! Pages that were moved are a mapping of their own for ever, since the kernel remembers where they were first touched. So
 //! a block that has moved is mapped afresh before its frames serve others, which makes it one with its neighbours again;
-//! and there are never more than [`MOST_MOVED`] such blocks, far below what the system allows (`vm.max_map_count`).
+//! and no more than [`MOST_MOVED`] huge frames ever have such pages, which is far below the mappings that a process may
+//! have (`vm.max_map_count`).
 #![allow(unsafe_code, reason = "system calls on memory")]
 
 use std::ops::Range;
@@ -15,8 +23,8 @@ use crate::reserve::PAGE;
 
 /// What is shorter is copied: a call costs as much as a copy of some hundred KiB, and each page's table entry is moved.
 pub(crate) const LEAST_BYTES: usize = 1 << 20;
-/// The most blocks that may have moved and still be in use.
-const MOST_MOVED: usize = 2048;
+/// The most huge frames with pages that have moved there.
+const MOST_MOVED: usize = 4096;
 /// What one bit stands for.
 const HUGE_BYTES: usize = 2 << 20;
 /// Bits for all that may be reserved.
@@ -28,17 +36,11 @@ pub(crate) struct Moved {
     huge_frames: [AtomicU64; WORDS],
     /// How many bits are set.
     count: AtomicUsize,
-    /// Blocks that have moved, a few less if some shared a huge frame.
-    blocks: AtomicUsize,
 }
 
 impl Moved {
     pub(crate) const fn new() -> Self {
-        Self {
-            huge_frames: [const { AtomicU64::new(0) }; WORDS],
-            count: AtomicUsize::new(0),
-            blocks: AtomicUsize::new(0),
-        }
+        Self { huge_frames: [const { AtomicU64::new(0) }; WORDS], count: AtomicUsize::new(0) }
     }
 
     /// Moves `bytes` from one place to another, which lies `offset` bytes after the reservation's start.
@@ -47,13 +49,20 @@ impl Moved {
     /// Both are whole pages of the reservation, readable and writable, and nobody uses either.
     pub(crate) unsafe fn relocate(&self, from: *mut u8, to: *mut u8, offset: usize, bytes: usize) -> Relocation {
         // Relaxed, here and below: a bound, and bits that whoever has the block set himself.
-        if self.blocks.fetch_add(1, Ordering::Relaxed) >= MOST_MOVED {
-            self.blocks.fetch_sub(1, Ordering::Relaxed);
+        let room = self.count.load(Ordering::Relaxed) + bytes / HUGE_BYTES + 2 <= MOST_MOVED;
+        // SAFETY: the caller's promise.
+        if !room || !unsafe { may_move(from) } || !unsafe { may_move(to) } {
             return Relocation::Refused;
         }
-        let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP;
-        // SAFETY: the caller's promise: what is at `to` is lost, what is at `from` goes there, and both stay mapped.
-        let moved = keeping_errno(|| unsafe { libc::mremap(from.cast(), bytes, bytes, flags, to.cast::<u8>()) });
+        let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_DONTUNMAP;
+        // SAFETY: the caller's promise: what is at `from` may go, and it stays mapped.
+        let between = keeping_errno(|| unsafe { libc::mremap(from.cast(), bytes, bytes, flags) });
+        if between == libc::MAP_FAILED {
+            return Relocation::Refused;
+        }
+        let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+        // SAFETY: as above: what is at `to` is lost; the place between is nobody else's.
+        let moved = keeping_errno(|| unsafe { libc::mremap(between, bytes, bytes, flags, to.cast::<u8>()) });
         if moved == to.cast() {
             for (word, mask) in words(offset, bytes) {
                 let before = self.huge_frames[word].fetch_or(mask, Ordering::Relaxed);
@@ -61,34 +70,36 @@ impl Moved {
             }
             return Relocation::Done;
         }
-        self.blocks.fetch_sub(1, Ordering::Relaxed);
-        // A kernel that refuses may have unmapped the target before.
+        // SAFETY: both are so many bytes, mapped, and nobody else's.
+        unsafe { std::ptr::copy_nonoverlapping(between.cast::<u8>(), from, bytes) };
+        // SAFETY: the place between is nobody's any more.
+        keeping_errno(|| unsafe { libc::munmap(between, bytes) });
+        // The target may be gone, and be somebody else's by now.
         // SAFETY: as above.
-        if unsafe { map_afresh(to, bytes) } { Relocation::Refused } else { Relocation::Lost }
+        if unsafe { map_afresh(to, bytes, libc::MAP_FIXED_NOREPLACE) } { Relocation::Refused } else { Relocation::Lost }
     }
 
-    /// Blocks that have moved and are in use.
-    pub(crate) fn blocks(&self) -> usize {
-        self.blocks.load(Ordering::Relaxed)
+    /// Bytes of huge frames with pages that have moved there.
+    pub(crate) fn bytes(&self) -> usize {
+        self.count.load(Ordering::Relaxed) * HUGE_BYTES
     }
 
     /// Makes pages `offset` bytes after the start like all others, if there are any that have moved there; answers whether
-    /// they are mapped anew.
+    /// they are mapped anew, and `None` if there is perhaps no memory there any more.
     ///
     /// # Safety
     /// Whole pages of the reservation, in which nothing is.
-    pub(crate) unsafe fn settle(&self, pages: *mut u8, offset: usize, bytes: usize) -> bool {
+    pub(crate) unsafe fn settle(&self, pages: *mut u8, offset: usize, bytes: usize) -> Option<bool> {
         if self.count.load(Ordering::Relaxed) == 0 {
-            return false;
+            return Some(false);
         }
         let is_moved = |(word, mask): (usize, u64)| self.huge_frames[word].load(Ordering::Relaxed) & mask != 0;
         if !words(offset, bytes).any(is_moved) {
-            return false;
+            return Some(false);
         }
         // SAFETY: the caller's promise.
-        if !unsafe { map_afresh(pages, bytes) } {
-            // They serve as they are, and count for ever.
-            return false;
+        if !unsafe { map_afresh(pages, bytes, libc::MAP_FIXED) } {
+            return None;
         }
         // What shares a huge frame with others that have moved leaves its bit to them.
         let (first, last) = (offset.next_multiple_of(HUGE_BYTES), (offset + bytes) & !(HUGE_BYTES - 1));
@@ -98,9 +109,18 @@ impl Moved {
                 self.count.fetch_sub((mask & before).count_ones() as usize, Ordering::Relaxed);
             }
         }
-        let _ = self.blocks.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |blocks| blocks.checked_sub(1));
-        true
+        Some(true)
     }
+}
+
+/// Whether the mapping of a page is one that can be moved: neither locked, which a move would undo, nor of explicit huge
+/// pages. A piece of advice tells, which changes nothing that counts and is refused to just these.
+///
+/// # Safety
+/// A page of the reservation.
+unsafe fn may_move(page: *mut u8) -> bool {
+    // SAFETY: the caller's promise.
+    keeping_errno(|| unsafe { libc::madvise(page.cast(), PAGE, libc::MADV_COLD) == 0 })
 }
 
 /// The words and masks of the huge frames that a range touches.
@@ -118,12 +138,14 @@ fn words(offset: usize, bytes: usize) -> impl Iterator<Item = (usize, u64)> {
 ///
 /// # Safety
 /// Whole pages of the reservation, in which nothing is.
-unsafe fn map_afresh(pages: *mut u8, bytes: usize) -> bool {
+unsafe fn map_afresh(pages: *mut u8, bytes: usize, fixed: libc::c_int) -> bool {
     debug_assert!(pages.addr().is_multiple_of(PAGE) && bytes.is_multiple_of(PAGE));
     let rights = libc::PROT_READ | libc::PROT_WRITE;
-    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | fixed;
     // SAFETY: the caller's promise.
-    keeping_errno(|| unsafe { libc::mmap(pages.cast(), bytes, rights, flags, -1, 0) }) != libc::MAP_FAILED
+    let mapped = keeping_errno(|| unsafe { libc::mmap(pages.cast(), bytes, rights, flags, -1, 0) });
+    // A kernel that does not know the flag takes the place as a wish; `EEXIST` of one that does is memory that is there.
+    mapped == pages.cast()
 }
 
 #[cfg(all(test, not(miri)))]

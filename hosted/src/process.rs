@@ -147,7 +147,7 @@ impl<C: Config> Process<C> {
         self.excess.relieve(self.frames, reservation, self.memory.load(Ordering::Relaxed));
         if !C::INTERRUPTIBLE && self.background.is_missing() {
             // This is a copy of a process that had one. What is started allocates, and nothing is held here.
-            let _ = self.background.start_again(|| self.tick());
+            self.background.start_in_copy(|| self.tick());
         }
     }
 
@@ -181,7 +181,8 @@ impl<C: Config> Process<C> {
             let Some(land) = &mut *land else { return Err(0) };
             let wanted = land.used.saturating_sub(limit) / PAGE;
             let before = land.balloon.bytes() / PAGE;
-            if !land.balloon.grow(self.frames, land.ground.reservation, land.used / PAGE, wanted) {
+            let discard = (!self.excess.is_forbidden()).then_some(land.ground.reservation);
+            if !land.balloon.grow(self.frames, discard, land.used / PAGE, wanted) {
                 let used = land.used - land.balloon.bytes();
                 land.balloon.shrink(self.frames, before);
                 return Err(used);
@@ -221,13 +222,15 @@ impl<C: Config> Process<C> {
     /// # Safety
     /// As [`Moved::settle`].
     #[allow(unsafe_code, reason = "a promise handed on")]
-    pub(crate) unsafe fn settle_moved(&self, pages: *mut u8, bytes: usize) {
-        let Some(ground) = self.ground.get() else { return };
+    pub(crate) unsafe fn settle_moved(&self, pages: *mut u8, bytes: usize) -> bool {
+        let Some(ground) = self.ground.get() else { return true };
         let offset = pages.addr() - ground.reservation.start().addr();
         // SAFETY: the caller's promise.
-        if unsafe { self.moved.settle(pages, offset, bytes) } {
+        let settled = unsafe { self.moved.settle(pages, offset, bytes) };
+        if settled == Some(true) {
             self.wish(*ground, offset..offset + bytes);
         }
+        settled.is_some()
     }
 
     /// Where the bytes are that the heap has.
@@ -241,7 +244,7 @@ impl<C: Config> Process<C> {
             dirty_bytes: self.frames.dirty_frames().get() * PAGE,
             kept_bytes: self.heap.kept_bytes(),
             given_back_bytes: self.excess.given_back(),
-            moved_blocks: self.moved.blocks(),
+            moved_bytes: self.moved.bytes(),
             ..Stats::default()
         };
         if let Some(ground) = self.ground.get() {
@@ -364,7 +367,6 @@ impl<C: Config> Process<C> {
         tls::supplying(|| {
             let land = self.land.lock();
             self.huge_pages.set(pages);
-            self.excess.set_whole(pages == HugePages::Explicit);
             if let Some(land) = &*land {
                 self.wish(land.ground, 0..land.used);
             }
@@ -375,7 +377,11 @@ impl<C: Config> Process<C> {
     /// region its memory.
     fn choose_pages(&self, ground: Ground, region: Range<usize>) -> bool {
         let explicit = match self.huge_pages.get() {
-            HugePages::Explicit => ground.reservation.map_huge(region.clone()),
+            HugePages::Explicit => {
+                // They come and go as a whole only, and what is set aside for the process is given up with them.
+                self.excess.forbid();
+                ground.reservation.map_huge(region.clone())
+            }
             _ => Some(false),
         };
         if explicit == Some(false) {
@@ -474,6 +480,7 @@ where
     }
 
     fn before_fork(&self, pinned: &Pinned<Hosted>) {
+        self.excess.before_fork();
         std::mem::forget(self.land.lock());
         self.heap.lock_all(pinned);
     }
@@ -488,6 +495,7 @@ where
         }
         // SAFETY: as above.
         unsafe { self.land.force_unlock() };
+        self.excess.after_fork(copied_as.is_some());
         if copied_as.is_some() {
             self.background.in_copy();
         }

@@ -21,8 +21,8 @@ pub struct Stats {
     pub kept_bytes: usize,
     /// What was given back to the system so far.
     pub given_back_bytes: usize,
-    /// Large blocks in use that have grown by moving their pages.
-    pub moved_blocks: usize,
+    /// Huge frames with pages of large blocks that have grown by moving them, in bytes.
+    pub moved_bytes: usize,
     /// What the system tells, if it does.
     pub system: Option<SystemStats>,
 }
@@ -111,7 +111,7 @@ impl fmt::Display for Stats {
             mib(self.kept_bytes)
         )?;
         writeln!(f, "free       {:>10.2} MiB, {:.2} of it dirty", mib(self.free_bytes), mib(self.dirty_bytes))?;
-        write!(f, "given back {:>10.2} MiB; {} blocks have moved", mib(self.given_back_bytes), self.moved_blocks)?;
+        write!(f, "given back {:>10.2} MiB; {:.2} moved", mib(self.given_back_bytes), mib(self.moved_bytes))?;
         let Some(system) = self.system else { return Ok(()) };
         writeln!(f)?;
         write!(f, "resident   {:>10.2} MiB, {:.2} in huge pages", mib(system.resident_bytes), mib(system.huge_bytes))?;

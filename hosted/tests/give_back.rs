@@ -48,17 +48,25 @@ fn one_fall() {
 
 #[test]
 fn what_is_freed_goes_back_but_for_a_little() {
-    for size in [100, 3000, 40_000, 5 * MIB] {
-        let mut program = Command::new(std::env::current_exe().expect("it runs"));
-        let program = program.args(["--exact", "one_fall", "--ignored", "--test-threads", "1"]);
-        let output = program.env("BLOCK_BYTES", size.to_string()).output().expect("a process");
-        let text = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success() && text.contains("1 passed"), "{text}");
-    }
+    [100, 3000, 40_000, 5 * MIB].into_iter().for_each(|size| alone("one_fall", size));
+}
+
+#[test]
+fn what_comes_and_goes_is_kept() {
+    alone("who_goes_up_and_down_keeps_what_he_needs", 0);
+}
+
+fn alone(test: &str, size: usize) {
+    let mut program = Command::new(std::env::current_exe().expect("it runs"));
+    let program = program.args(["--exact", test, "--ignored", "--test-threads", "1"]);
+    let output = program.env("BLOCK_BYTES", size.to_string()).output().expect("a process");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{test}: {text}");
 }
 
 /// Each page that comes and goes costs a fault, and this one would come and go for ever.
 #[test]
+#[ignore = "what a process does first is not what it does later"]
 fn who_goes_up_and_down_keeps_what_he_needs() {
     let _alone = ALONE.lock();
     let given = || {

@@ -1,7 +1,8 @@
 //! A limit on the memory of a process: null beyond it, life below it, and an error for one that cannot be kept.
 #![cfg(target_os = "linux")]
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::process::Command;
+use std::sync::Barrier;
 use std::thread;
 
 use pagemill_hosted::Pagemill;
@@ -10,22 +11,6 @@ use pagemill_hosted::Pagemill;
 static A: Pagemill = Pagemill::new();
 
 const MIB: usize = 1 << 20;
-
-/// The limit is the whole process's: one test at a time, and none leaves one behind.
-struct Alone(#[expect(dead_code, reason = "held")] MutexGuard<'static, ()>);
-
-impl Alone {
-    fn new() -> Self {
-        static ALONE: Mutex<()> = Mutex::new(());
-        Self(ALONE.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-impl Drop for Alone {
-    fn drop(&mut self) {
-        A.set_limit(usize::MAX).expect("there always is");
-    }
-}
 
 /// Blocks of so many bytes until there are no more.
 fn exhaust(bytes: usize) -> Vec<Vec<u8>> {
@@ -42,8 +27,8 @@ fn exhaust(bytes: usize) -> Vec<Vec<u8>> {
 }
 
 #[test]
+#[ignore = "needs a process of its own"]
 fn there_is_no_more_than_the_limit_and_all_of_it_is() {
-    let _alone = Alone::new();
     for limit in [20 * MIB, 45 * MIB, 150 * MIB] {
         for size in [1000, 30_000, 3 * MIB] {
             A.set_limit(limit).expect("little is in use");
@@ -65,8 +50,8 @@ fn there_is_no_more_than_the_limit_and_all_of_it_is() {
 }
 
 #[test]
+#[ignore = "needs a process of its own"]
 fn a_limit_that_cannot_be_kept_is_an_error_and_changes_nothing() {
-    let _alone = Alone::new();
     let held = vec![1u8; 80 * MIB];
     for limit in [0, 4096, 10 * MIB, 79 * MIB] {
         let error = A.set_limit(limit).expect_err("more is in use");
@@ -79,8 +64,8 @@ fn a_limit_that_cannot_be_kept_is_an_error_and_changes_nothing() {
 }
 
 #[test]
+#[ignore = "needs a process of its own"]
 fn what_is_beyond_a_limit_is_not_resident() {
-    let _alone = Alone::new();
     drop((0..600).map(|_| vec![1u8; 100_000]).collect::<Vec<_>>());
     A.set_limit(12 * MIB).expect("little is in use");
     let system = A.stats().system.expect("Linux tells");
@@ -89,19 +74,40 @@ fn what_is_beyond_a_limit_is_not_resident() {
 }
 
 #[test]
+#[ignore = "needs a process of its own"]
 fn threads_meet_the_limit_together_and_go_on() {
-    let _alone = Alone::new();
     A.set_limit(60 * MIB).expect("little is in use");
-    thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| {
-                for size in [700, 9000, 200_000] {
-                    let held = exhaust(size);
-                    assert!(held.iter().all(|block| block.iter().all(|&byte| byte == 7)));
-                }
-            });
+    // Who starts a thread needs memory for it.
+    let are_there = Barrier::new(4);
+    let work = || {
+        are_there.wait();
+        for size in [700, 9000, 200_000] {
+            let held = exhaust(size);
+            assert!(held.iter().all(|block| block.iter().all(|&byte| byte == 7)));
         }
+    };
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..4).map(|_| scope.spawn(work)).collect();
+        // Their ends are waited for too, at which they give back what they have at hand.
+        threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
     });
     A.set_limit(usize::MAX).expect("there always is");
     A.heap().validate().expect("a heap that adds up");
+}
+
+/// Each of the tests above, in a process whose other threads want nothing meanwhile.
+#[test]
+fn in_processes_of_their_own() {
+    let tests = [
+        "there_is_no_more_than_the_limit_and_all_of_it_is",
+        "a_limit_that_cannot_be_kept_is_an_error_and_changes_nothing",
+        "what_is_beyond_a_limit_is_not_resident",
+        "threads_meet_the_limit_together_and_go_on",
+    ];
+    for test in tests {
+        let mut program = Command::new(std::env::current_exe().expect("it runs"));
+        let output = program.args(["--exact", test, "--ignored", "--test-threads", "1"]).output().expect("a process");
+        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && text.contains("1 passed"), "{test}: {text}");
+    }
 }
