@@ -3,7 +3,6 @@
 use core::alloc::Layout;
 
 use crate::config::Config;
-use crate::frame::FrameSpan;
 use crate::heap::Heap;
 use crate::platform::Platform;
 
@@ -62,18 +61,8 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         }
     }
 
-    /// How objects of so many bytes can be moved.
-    pub(crate) fn moves(&self, bytes: usize) -> Option<Moves> {
-        self.backing?.moves.filter(|moves| bytes >= moves.least_bytes)
-    }
-
-    /// The whole frames of an object of so many bytes, in bytes.
-    pub(crate) fn whole_frames(bytes: usize) -> usize {
-        bytes.next_multiple_of(C::FRAME_BYTES)
-    }
-
-    /// The bytes of a span.
-    pub(crate) fn bytes_in(span: FrameSpan) -> usize {
-        span.count().get() * C::FRAME_BYTES
+    /// How objects can be moved, if they can.
+    pub(crate) fn moves(&self) -> Option<Moves> {
+        self.backing?.moves
     }
 }

@@ -274,10 +274,10 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         let moved = alloc(new)?;
         let bytes = bytes.min(new.size());
         // Objects of so many bytes are whole frames.
-        if let Some(moves) = self.moves(bytes) {
+        if let Some(moves) = self.moves().filter(|moves| bytes >= moves.least_bytes) {
             // SAFETY: two large objects that are lent, each of so many frames; only the other one's user knows it, and he
             // has given it up.
-            match unsafe { (moves.relocate)(object.as_ptr(), moved.as_ptr(), Self::whole_frames(bytes)) } {
+            match unsafe { (moves.relocate)(object.as_ptr(), moved.as_ptr(), bytes.next_multiple_of(C::FRAME_BYTES)) } {
                 Relocation::Done => return Ok(moved),
                 Relocation::Refused => {}
                 // It stays lent for ever: nobody may have it.
@@ -291,7 +291,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
 
     /// Has whoever moves memory settle what is about to be free; `false` if it cannot be.
     pub(crate) fn settle_large(&self, span: FrameSpan) -> bool {
-        let Some(moves) = self.moves(usize::MAX) else { return true };
+        let Some(moves) = self.moves() else { return true };
         let start = self.window.pointer(self.address_of(span));
         // SAFETY: whole frames of a large object that was given back, and that nobody has yet.
         unsafe { (moves.settle)(start, Self::bytes_in(span)) }

@@ -308,6 +308,11 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
         }
     }
 
+    /// The bytes of a span.
+    pub(crate) fn bytes_in(span: FrameSpan) -> usize {
+        span.count().get() * C::FRAME_BYTES
+    }
+
     /// The bytes that the user of an object may use.
     pub(crate) fn bytes_of(object: Object) -> usize {
         match object {

@@ -50,7 +50,7 @@
 //! ```text
 //!   object          caches of objects of one type, memory pools
 //!   harden          between `global` and the heap, at one level: canaries, poison, quarantine, guards
-//!   heap            the front end of objects, on addresses; `global` makes pointers       reclaim, tag, placed, backing: beside it
+//!   heap            the front end of objects, on addresses; `global` makes pointers       reclaim, tag, placed: beside it
 //!   large           whole frames, kept for a while when freed
 //!   pool            what one CPU keeps of objects
 //!   depot           batches that change hands
@@ -170,7 +170,6 @@ mod hotplug;
 mod placed;
 mod reclaim;
 mod report;
-
 mod reporter;
 mod setup;
 mod stats;

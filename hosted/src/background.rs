@@ -1,7 +1,7 @@
 //! A thread that gives memory back when nobody else comes by: for programs that sleep after a burst.
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ use crate::tls::without_signals;
 pub(crate) struct Background {
     /// Milliseconds from one look to the next, 0 if nobody wants it.
     period_ms: AtomicU64,
-    /// The process in which it runs, 0 if in none.
-    process: AtomicU64,
+    /// Whether it runs.
+    runs: AtomicBool,
 }
 
 impl Background {
     pub(crate) const fn new() -> Self {
-        Self { period_ms: AtomicU64::new(0), process: AtomicU64::new(0) }
+        Self { period_ms: AtomicU64::new(0), runs: AtomicBool::new(false) }
     }
 
     /// Starts it, or changes its period; a period of zero ends it.
@@ -30,12 +30,12 @@ impl Background {
 
     /// Whether somebody wants it and it is not there, as after a `fork`.
     pub(crate) fn is_missing(&self) -> bool {
-        self.period_ms.load(Ordering::Relaxed) != 0 && self.process.load(Ordering::Relaxed) == 0
+        self.period_ms.load(Ordering::Relaxed) != 0 && !self.runs.load(Ordering::Relaxed)
     }
 
     /// The process is a copy, with one thread.
     pub(crate) fn in_copy(&self) {
-        self.process.store(0, Ordering::Relaxed);
+        self.runs.store(false, Ordering::Relaxed);
     }
 
     /// Starts it in a copy, which does not find its error number changed. If that cannot be, nobody wants it any more.
@@ -46,16 +46,15 @@ impl Background {
     }
 
     /// Starts it unless it runs.
-    pub(crate) fn start_again(&'static self, tick: impl Fn() + Send + 'static) -> io::Result<()> {
-        let own = u64::from(std::process::id());
+    fn start_again(&'static self, tick: impl Fn() + Send + 'static) -> io::Result<()> {
         // Relaxed: nothing but the thread hangs on it.
-        if self.process.swap(own, Ordering::Relaxed) == own {
+        if self.runs.swap(true, Ordering::Relaxed) {
             return Ok(());
         }
         let work = move || {
             loop {
                 match self.period_ms.load(Ordering::Relaxed) {
-                    0 => break self.process.store(0, Ordering::Relaxed),
+                    0 => break self.runs.store(false, Ordering::Relaxed),
                     ms => thread::sleep(Duration::from_millis(ms)),
                 }
                 tick();
@@ -65,7 +64,7 @@ impl Background {
         let start = move || without_signals(work);
         let started = thread::Builder::new().name("pagemill".into()).stack_size(64 << 10).spawn(start);
         if started.is_err() {
-            self.process.store(0, Ordering::Relaxed);
+            self.runs.store(false, Ordering::Relaxed);
         }
         started.map(drop)
     }

@@ -171,7 +171,7 @@ impl<L: Level> Pagemill<L> {
 
     /// Sets the most memory that there may be for objects, in bytes; `usize::MAX` lifts the limit. What of it is in use
     /// stays, what is free beyond the limit is gone at once. A request that finds no memory below it gets null, as if the
-    /// machine had no more. The heap's metadata, a sixteenth to a quarter of what is used, is not counted.
+    /// machine had no more. The heap's own metadata comes on top.
     ///
     /// # Errors
     /// If more is in use, after all that is idle was given back; then nothing has changed.
@@ -184,8 +184,8 @@ impl<L: Level> Pagemill<L> {
         L::process().set_huge_pages(pages);
     }
 
-    /// Where the bytes of the heap are, as it has them and as the system does. Reads `/proc/self/smaps`, some hundred
-    /// microseconds; allocates nothing.
+    /// Where the bytes of the heap are, as it has them and as the system does. Reads `/proc/self/smaps`; allocates
+    /// nothing.
     pub fn stats(&self) -> Stats {
         L::process().stats()
     }

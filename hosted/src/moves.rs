@@ -21,7 +21,7 @@ use pagemill::Relocation;
 use crate::errno::keeping_errno;
 use crate::reserve::PAGE;
 
-/// What is shorter is copied: a call costs as much as a copy of some hundred KiB, and each page's table entry is moved.
+/// What is shorter is copied: two calls have their price, and each page's table entry is moved.
 pub(crate) const LEAST_BYTES: usize = 1 << 20;
 /// The most huge frames with pages that have moved there.
 const MOST_MOVED: usize = 4096;

@@ -65,6 +65,10 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
         self.rows(start, count).map(|(row, mask)| (self.dirty_bits(row) & mask).count_ones()).sum()
     }
 
+    fn is_dirty(&self, index: u32) -> bool {
+        self.dirty_bits(index / ROW_FRAMES) >> (index % ROW_FRAMES) & 1 == 1
+    }
+
     fn dirty_bits(&self, row: u32) -> u64 {
         self.dirty_row(row).map_or(0, |dirty| dirty.load(Ordering::Relaxed))
     }
@@ -126,9 +130,8 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
             if !wide {
                 continue;
             }
-            let is_dirty = |&index: &u32| self.dirty_bits(index / ROW_FRAMES) >> (index % ROW_FRAMES) & 1 == 1;
-            let Some(first) = (start..next).find(is_dirty) else { continue };
-            let end = (first..next).rev().find(is_dirty)? + 1;
+            let Some(first) = (start..next).find(|&index| self.is_dirty(index)) else { continue };
+            let end = (first..next).rev().find(|&index| self.is_dirty(index))? + 1;
             last = Some((first, end - first));
         }
         last
@@ -162,8 +165,7 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
         if !C::FRESH_FRAMES_ARE_ZERO {
             return Ok(());
         }
-        let is_dirty = |index: u32| self.dirty_bits(index / ROW_FRAMES) >> (index % ROW_FRAMES) & 1 == 1;
-        let free = (self.first()..self.end()).filter(|&index| is_dirty(index) && state.buddy.is_free(index));
+        let free = (self.first()..self.end()).filter(|&index| self.is_dirty(index) && state.buddy.is_free(index));
         if free.count() as u32 == state.dirty_free { Ok(()) } else { Err(self.span().start()) }
     }
 

@@ -206,16 +206,15 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
             return;
         }
         // As many as there were: others may make new ones for as long as this takes.
-        for dissolved in 0..cache.slabs() {
-            let Ok(Some(slab)) = self.with_access(|access| cache.release(access, keep)) else {
-                if dissolved > 0 {
-                    self.tell_released();
-                }
-                return;
-            };
+        let mut dissolved = false;
+        for _ in 0..cache.slabs() {
+            let Ok(Some(slab)) = self.with_access(|access| cache.release(access, keep)) else { break };
             self.dissolve(slab, Shape::of::<C>(class));
+            dissolved = true;
         }
-        self.tell_released();
+        if dissolved {
+            self.tell_released();
+        }
     }
 
     /// Gives the frames of a slab back that no cache has any more.
