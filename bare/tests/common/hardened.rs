@@ -41,7 +41,7 @@ fn free(object: NonNull<u8>, layout: Layout) -> Result<(), BadFreeKind> {
 /// Sets up the heap, and takes it down afterwards.
 pub(crate) fn with_heap(work: impl FnOnce()) {
     let cpus = percpu::online() as usize;
-    let memory = take(2048, 512);
+    let memory = take(1024, 512);
     let sizes = [
         Frames::<Bare, Hardened>::base_metadata_size(memory, cpus, 1),
         Frames::<Bare, Hardened>::memory_metadata_size(memory),

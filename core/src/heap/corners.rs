@@ -6,10 +6,12 @@ use std::ptr;
 use std::vec::Vec;
 
 use super::*;
+use crate::flags::AllocFlags;
 use crate::frame::FrameSpan;
 use crate::frames::Frames;
 use crate::id::NodeId;
 use crate::kind::ZoneKind;
+use crate::order::{Block, Order};
 use crate::testing::{Sim, add, bytes, heap, keep, metadata_of_heap, span};
 
 const FRAME: usize = 4096;
@@ -152,4 +154,31 @@ fn a_depot_is_emptied_though_others_fill_it() {
     }
     heap.drain();
     assert_eq!(heap.validate().unwrap().lent(), 0);
+}
+
+/// What describes slabs stays where it is for ever, and is made when memory is nearly gone, too.
+#[test]
+#[cfg_attr(miri, ignore = "as many objects as frames")]
+fn descriptors_pin_few_huge_frames() {
+    const CPUS: u32 = 4;
+    let heap = heap::<Checked>(32 * 512, CPUS as usize);
+    for size in [FRAME, 1024, 64] {
+        let layout = Layout::from_size_align(size, 1).unwrap();
+        let one = |turn: u32| {
+            Sim::become_cpu(turn % CPUS);
+            heap.alloc_address(layout).ok()
+        };
+        let lent: Vec<_> = (0..).map_while(one).collect();
+        lent.into_iter().for_each(|address| heap.free_address(address, layout).unwrap());
+        (0..CPUS).for_each(|cpu| {
+            Sim::become_cpu(cpu);
+            heap.drain_cpu();
+            heap.frames().drain_cpu();
+        });
+        heap.trim();
+    }
+    let huge = Order::new(9).unwrap();
+    let whole = std::iter::from_fn(|| heap.frames().alloc(huge, AllocFlags::empty()).ok().map(Block::into_raw));
+    let whole = whole.count();
+    assert!(whole >= 26, "{whole} of 32");
 }

@@ -4,6 +4,7 @@ use core::alloc::Layout;
 
 use super::{Answer, Heap};
 use crate::arena::{Access, Busy};
+use crate::carve::Metadata;
 use crate::config::Config;
 use crate::error::AllocError;
 use crate::flags::AllocFlags;
@@ -294,20 +295,30 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
                 Ok(None) => {}
                 Err(Busy) => return Err(AllocError::WouldBlock),
             }
-            let bytes = SlabStore::<P>::chunk_bytes(slots, Self::MARKS_IN_SLABS, C::FRAME_BYTES);
-            let frames = self.frames_for(NodeId::ZERO, FrameCount::new(bytes / C::FRAME_BYTES), bytes)?;
-            let mut frames = Some(frames);
-            let added = self.with_access(|access| {
-                let chunk = || frames.take().map(|frames| self.window.metadata(frames, C::FRAME_BYTES));
-                self.store.add(access, slots, Self::MARKS_IN_SLABS, chunk)
-            });
-            if added.is_err() {
-                let freed = frames.map_or(Ok(()), |frames| self.frames.free_range(frames));
-                debug_assert_eq!(freed, Ok(()));
-                return Err(AllocError::WouldBlock);
+            if self.make_descriptors(slots, || None)? {
+                continue;
             }
+            let all = self.frames.zones().map(|zone| zone.managed().get()).sum();
+            let [run, least] = SlabStore::<P>::run_frames::<C>(slots, Self::MARKS_IN_SLABS, all);
+            let take = |count| self.frames_for(NodeId::ZERO, FrameCount::new(count), count * C::FRAME_BYTES);
+            let mut frames = Some(take(run).or_else(|_| take(least))?);
+            let made = self
+                .make_descriptors(slots, || frames.take().map(|frames| self.window.metadata(frames, C::FRAME_BYTES)));
+            if let Some(frames) = frames {
+                let freed = self.frames.free_range(frames);
+                debug_assert_eq!(freed, Ok(()));
+            }
+            made?;
         }
         Err(AllocError::NoMemory)
+    }
+
+    /// Makes descriptors of what the last run of frames has left, else of the one that `take` gives; answers whether there
+    /// are any.
+    fn make_descriptors(&self, slots: u32, mut take: impl FnMut() -> Option<Metadata<'m>>) -> Result<bool, AllocError> {
+        let made =
+            self.with_access(|access| self.store.add(access, slots, Self::MARKS_IN_SLABS, C::FRAME_BYTES, &mut take));
+        made.map_err(|Busy| AllocError::WouldBlock)
     }
 
     pub(super) fn give_descriptor(&self, slots: u32, slab: &'m Slab<'m>) {
