@@ -4,6 +4,7 @@ use crate::cargo;
 use crate::failure::{Failure, Outcome};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, Stdio};
+use std::thread::{self, JoinHandle};
 
 /// Runs tests and returns how many passed. `what` names the run in the reasons.
 ///
@@ -11,6 +12,40 @@ use std::process::{Child, Command, Stdio};
 /// hangs is the one to see.
 pub(crate) fn run(command: &mut Command, what: &str) -> Outcome<usize> {
     let mut child = command.stdout(Stdio::piped()).spawn().map_err(|error| cargo::cannot_start(command, &error))?;
+    pass_on(&mut child, what)
+}
+
+/// Runs two test programs at once, since each keeps one CPU busy for minutes, and returns how many tests passed in each.
+/// The output of the second is shown when both have ended.
+pub(crate) fn run_both(first: (&mut Command, &str), second: (&mut Command, &str)) -> Outcome<[usize; 2]> {
+    let start = |command: &mut Command| {
+        command.stdout(Stdio::piped()).spawn().map_err(|error| cargo::cannot_start(command, &error))
+    };
+    let mut behind = start(second.0.stderr(Stdio::piped()))?;
+    let drains = [drain(behind.stdout.take()), drain(behind.stderr.take())];
+    let passed = run(first.0, first.1);
+    let status = behind.wait();
+    let [stdout, stderr] = drains.map(|drain| drain.join().unwrap_or_default());
+    let _ = io::stderr().write_all(&stderr);
+    let _ = io::stdout().write_all(&stdout);
+    match status {
+        Ok(status) if status.success() => Ok([passed?, count(&String::from_utf8_lossy(&stdout), second.1)?]),
+        Ok(status) => Err(Failure::new(format!("{}: failed ({status})", second.1))),
+        Err(error) => Err(Failure::new(format!("{}: {error}", second.1))),
+    }
+}
+
+/// Reads all that comes, so that whoever writes it never waits.
+fn drain(pipe: Option<impl Read + Send + 'static>) -> JoinHandle<Vec<u8>> {
+    thread::spawn(move || {
+        let mut all = Vec::new();
+        // What cannot be read any more is not there to be shown.
+        let _ = pipe.map(|mut pipe| pipe.read_to_end(&mut all));
+        all
+    })
+}
+
+fn pass_on(child: &mut Child, what: &str) -> Outcome<usize> {
     let mut stdout = child.stdout.take().expect("stdout was asked to be a pipe");
     let mut all = Vec::new();
     let mut buffer = [0; 4096];
@@ -20,7 +55,7 @@ pub(crate) fn run(command: &mut Command, what: &str) -> Outcome<usize> {
         // A closed stdout (`| head`) is no reason to stop the tests.
         let _ = out.write_all(&buffer[..count]).and_then(|()| out.flush());
     }
-    finish(&mut child, what)?;
+    finish(child, what)?;
     count(&String::from_utf8_lossy(&all), what)
 }
 
@@ -75,6 +110,21 @@ mod tests {
         let count = |counts: &[usize]| count(&counts.iter().map(line).collect::<Vec<_>>().join("\n"), "sum");
         assert_eq!(count(&[0, 0]).unwrap_err().reason, "sum: no test ran");
         assert_eq!(count(&[3, 0, 4]).unwrap(), 7);
+    }
+
+    #[test]
+    fn two_programs_run_at_once_and_both_count() {
+        let of = |script: &str| {
+            let mut command = Command::new("sh");
+            command.args(["-c", script]);
+            command
+        };
+        let passes = "echo 'test result: ok. 2 passed; 0 failed'";
+        let both = |first: &str, second: &str| run_both((&mut of(first), "one"), (&mut of(second), "two"));
+        assert_eq!(both(passes, passes).unwrap(), [2, 2]);
+        assert_eq!(both("exit 3", passes).unwrap_err().reason, "one: failed (exit status: 3)");
+        assert_eq!(both(passes, "exit 3").unwrap_err().reason, "two: failed (exit status: 3)");
+        assert_eq!(both(passes, "true").unwrap_err().reason, "two: no test ran");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use crate::cargo;
 use crate::failure::{Failure, Outcome};
 use crate::libtest;
 use crate::tools;
+use std::process::Command;
 
 /// Strict provenance is what makes index arithmetic in the core honest. Of the host's variables Miri shows the tests
 /// only those forwarded here.
@@ -92,12 +93,18 @@ pub(crate) fn run(words: &[String]) -> Outcome {
         return test("miri, tree borrows", &flags, CASES, words).map(drop);
     }
     let skipped: Vec<_> = HEAP.iter().flat_map(|word| ["--skip", word]).map(str::to_owned).collect();
-    test("miri, tree borrows, frames", &flags, CASES, &skipped)?;
     let short: Vec<_> = ["--exact"].iter().chain(SHORT).map(|&word| word.to_owned()).collect();
-    let passed = test("miri, tree borrows, heap", &flags, CASES, &short)?;
-    if passed != SHORT.len() {
+    let mut frames = command(&flags, CASES);
+    let mut heap = command(&flags, CASES);
+    cargo::finish(command(&flags, CASES).arg("--no-run"), "miri: building the tests")?;
+    let [frames, heap] = libtest::run_both(
+        (frames.arg("--").args(skipped), "miri, tree borrows, frames"),
+        (heap.arg("--").args(short), "miri, tree borrows, heap"),
+    )?;
+    println!("miri, tree borrows: {frames} of frames and {heap} of the heap passed, 0 failed");
+    if heap != SHORT.len() {
         let reason =
-            format!("miri: {passed} of {} tests of the heap's layers ran (tests/src/bin/mill/miri.rs)", SHORT.len());
+            format!("miri: {heap} of {} tests of the heap's layers ran (tests/src/bin/mill/miri.rs)", SHORT.len());
         return Err(Failure::new(reason));
     }
     Ok(())
@@ -114,11 +121,15 @@ pub(crate) fn full() -> Outcome {
 }
 
 fn test(what: &str, flags: &str, cases: usize, filter: &[String]) -> Outcome<usize> {
-    let mut command = cargo::nightly_cargo();
-    command.args(["miri", "test", "-p", "pagemill", "--lib", "--tests", "--"]).args(filter);
-    command.env("MIRIFLAGS", format!("{FLAGS} {flags}"));
-    command.env("PROPTEST_CASES", cases.to_string()).env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "true");
-    let passed = libtest::run(&mut command, what)?;
+    let passed = libtest::run(command(flags, cases).arg("--").args(filter), what)?;
     println!("{what}: {passed} passed, 0 failed");
     Ok(passed)
+}
+
+fn command(flags: &str, cases: usize) -> Command {
+    let mut command = cargo::nightly_cargo();
+    command.args(["miri", "test", "-p", "pagemill", "--lib", "--tests"]);
+    command.env("MIRIFLAGS", format!("{FLAGS} {flags}"));
+    command.env("PROPTEST_CASES", cases.to_string()).env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "true");
+    command
 }
