@@ -3,6 +3,7 @@
 //! Nothing is ever given back: metadata lives outside the frames it describes and as long as the instance.
 #![allow(unsafe_code)]
 
+use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, Ordering};
@@ -65,11 +66,19 @@ impl<'m> Metadata<'m> {
 /// Where the frames of an instance lie: the one pointer from which every other is made.
 pub(crate) struct Window {
     base: AtomicPtr<u8>,
+    /// The same for whoever has an address inside: a plain word, so that a compiler that sees through pointers drops it.
+    origin: UnsafeCell<*mut u8>,
 }
+
+// SAFETY: `origin` is written once, before there is any address to ask for; whoever has one got it through what orders it
+// after `open`.
+unsafe impl Sync for Window {}
+// SAFETY: a pointer to memory that is no thread's.
+unsafe impl Send for Window {}
 
 impl Window {
     pub(crate) const fn empty() -> Self {
-        Self { base: AtomicPtr::new(ptr::null_mut()) }
+        Self { base: AtomicPtr::new(ptr::null_mut()), origin: UnsafeCell::new(ptr::null_mut()) }
     }
 
     /// Opens the window.
@@ -78,6 +87,8 @@ impl Window {
     /// `base` is the address of frame 0, and may be used for every byte that the instance will ever lend, which nobody
     /// else uses.
     pub(crate) unsafe fn open(&self, base: *mut u8) {
+        // SAFETY: nobody has been lent anything yet, so nobody looks.
+        unsafe { *self.origin.get() = base };
         self.base.store(base, Ordering::Relaxed);
     }
 
@@ -90,7 +101,8 @@ impl Window {
     /// The pointer to a byte of some frame.
     #[inline(always)]
     pub(crate) fn pointer(&self, address: usize) -> *mut u8 {
-        self.base.load(Ordering::Relaxed).with_addr(address)
+        // SAFETY: written before there was any address, and never again.
+        unsafe { *self.origin.get() }.with_addr(address)
     }
 
     /// Makes metadata of frames, for ever: `frames` is the right to them, and ends here.

@@ -100,7 +100,7 @@ impl<'m> Shadow<'m> {
         let quarter = place.rotate_right(class.octave() as u32 + FIRST_LOG2 - 2);
         let byte = self.bytes.slice().get(quarter / 4)?;
         // Never 0, and different in each octave.
-        Some((byte, (class.index() as u8 + 1) << 2 | quarter as u8 & 3))
+        Some((byte, ((quarter as u32 & 3) + class.number() * 4 + 4) as u8))
     }
 
     /// Marks an object of a slab as lent.

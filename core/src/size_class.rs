@@ -24,7 +24,7 @@ use core::alloc::Layout;
 /// Everything about a class follows from its number by shifts, so that it folds away where the class is a constant, and
 /// needs no table where it is not. The first two octaves have gaps, where a size would be no multiple of 8.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct SizeClass(u8);
+pub struct SizeClass(u32);
 
 /// log2 of the largest size. Models have fewer classes, since a pool of all of them does not fit their threads' stacks.
 const MAX_LOG2: u32 = if cfg!(any(loom, shuttle)) { 10 } else { 15 };
@@ -58,9 +58,8 @@ impl SizeClass {
     /// A constant where the layout is one.
     #[inline(always)]
     pub const fn of(layout: Layout) -> Option<Self> {
-        let align = layout.align();
-        // A layout's size rounded up to its alignment does not overflow. No size at all wraps around and is too large.
-        let last = ((layout.size() + (align - 1)) & !(align - 1)).wrapping_sub(1);
+        // The last byte of the size rounded up to its alignment. No size at all wraps around and is too large.
+        let last = layout.size().wrapping_sub(1) | (layout.align() - 1);
         if last < Self::MAX_BYTES { Some(Self::of_last(last)) } else { None }
     }
 
@@ -75,16 +74,16 @@ impl SizeClass {
         if cfg!(all(target_arch = "x86_64", target_feature = "sse2")) {
             // Exact: an offset has fewer bits than a float's fraction.
             let bits = (last as i32 as f32).to_bits();
-            return Self((bits >> (f32::MANTISSA_DIGITS - 3)).wrapping_sub(4 * 127 + 11) as u8);
+            return Self((bits >> (f32::MANTISSA_DIGITS - 3)).wrapping_sub(4 * 127 + 11));
         }
         let log2 = last.ilog2();
         let step = (last >> (log2 - 2)) as u32 & 3;
-        Self((log2 * 4 + step - 11) as u8)
+        Self(log2 * 4 + step - 11)
     }
 
     /// The class with this index.
     pub const fn new(index: usize) -> Option<Self> {
-        let class = Self(index as u8);
+        let class = Self(index as u32);
         let exists = index <= ((MAX_LOG2 - 3) * 4) as usize && class.bytes().is_multiple_of(8);
         if exists { Some(class) } else { None }
     }
@@ -101,6 +100,12 @@ impl SizeClass {
         (self.0 as usize) & (Self::COUNT - 1)
     }
 
+    /// The same without a mask.
+    #[inline(always)]
+    pub(crate) const fn number(self) -> u32 {
+        self.0
+    }
+
     /// The bytes of a slot.
     #[inline(always)]
     pub const fn bytes(self) -> usize {
@@ -110,7 +115,8 @@ impl SizeClass {
     /// Which doubling of 8 bytes it belongs to.
     #[inline(always)]
     pub(crate) const fn octave(self) -> usize {
-        self.index() / 4
+        // Not by the index, whose mask would be one more step.
+        (self.0 / 4) as usize
     }
 
     /// Which quarter of its octave it is.
