@@ -113,6 +113,10 @@ impl<'m, P: Platform> SlabStore<'m, P> {
     /// memory has `all` frames; and the fewest that will do, which are a chunk. Both are powers of two.
     pub(crate) fn run_frames<C: Config>(slots: u32, marked: bool, all: usize) -> [usize; 2] {
         let least = chunk_bytes(room(slots), marked, C::FRAME_BYTES) / C::FRAME_BYTES;
+        if C::LINEAR_SHADOW {
+            // Descriptors have no marks here and are few; a run would keep what is behind it from going back.
+            return [least, least];
+        }
         let share = (all / SHARE / 2 + 1).next_power_of_two().min(1 << C::HUGE_ORDER);
         [least.max(share), least]
     }
