@@ -36,7 +36,9 @@ fn live() {
             assert!(zeroed.iter().all(|&byte| byte == 0) && growing.iter().all(|&byte| byte == 4));
         }
     };
-    thread::scope(|scope| (0..3).for_each(|seed| drop(scope.spawn(move || work(seed)))));
+    // Joined one by one, since that waits for their pools to be empty; the end of a scope does not.
+    let threads: Vec<_> = (0..3).map(|seed| thread::spawn(move || work(seed))).collect();
+    threads.into_iter().for_each(|thread| thread.join().expect("it ends"));
     A.trim();
     A.tick();
     assert!(A.stats().to_string().contains("memory"));
