@@ -1,7 +1,7 @@
 //! Memory that a process has and does not use: how much of it there may be, and how what is more goes back.
 //!
-//! Free frames that somebody has had are *dirty*: there are pages behind them. There may be as many as an eighth of what is
-//! in use, or [`LEAST_BYTES`]; that is looked at whenever frames of a slab or a large block become free, so a process that
+//! Free frames that somebody has had are *dirty*: there are pages behind them. There may be as many as a share of what is
+//! in use, an eighth unless `dirty_share` says otherwise, or [`LEAST_BYTES`]; that is looked at whenever frames of a slab or a large block become free, so a process that
 //! frees and then sleeps has given back by then. Huge frames that are free as a whole go first: they are cheap to give and
 //! to get back, and are not split.
 //!
@@ -16,13 +16,12 @@ use std::time::Duration;
 use pagemill::{Config, FrameCount, FrameSpan, Frames, Order};
 
 use crate::errno::keeping_errno;
+use crate::options::options;
 use crate::reserve::{PAGE, Reservation};
 use crate::tls::Hosted;
 
 /// What may always be dirty.
 const LEAST_BYTES: usize = 8 << 20;
-/// The share of what is in use that may be dirty, as a divisor.
-const SHARE: usize = 8;
 /// Bytes that may be given back for each millisecond that goes by: a page that comes and goes takes about 1.4 us, so this
 /// is some 3 % of one core.
 const TOKENS_PER_MS: i64 = 100_000;
@@ -125,7 +124,7 @@ impl Excess {
             return;
         }
         let live = memory.saturating_sub(frames.free_frames().get() * PAGE);
-        let bound = LEAST_BYTES.max(live / SHARE);
+        let bound = LEAST_BYTES.max(live / 1000 * options().dirty_per_mille());
         if dirty > bound
             && let Some(reservation) = reservation()
         {

@@ -15,14 +15,30 @@ pub enum HugePages {
     /// aside (`vm.nr_hugepages`); transparent ones where it has not. From then on the heap gives no memory back, and moves no blocks by
     /// page tables; the child of a `fork` that writes needs as many pages again.
     Explicit,
+    /// Transparent huge pages from the first byte on: faster where a program soon has more than 8 MiB, and some MiB more where
+    /// it does not.
+    Always,
 }
 
-/// The choice of a process.
+impl HugePages {
+    pub(crate) fn of_number(number: u8) -> Self {
+        match number {
+            0 => Self::Never,
+            1 => Self::Transparent,
+            2 => Self::Explicit,
+            _ => Self::Always,
+        }
+    }
+}
+
+/// The choice of a process, if it has made one.
 pub(crate) struct Choice(AtomicU8);
+
+const NOT_CHOSEN: u8 = u8::MAX;
 
 impl Choice {
     pub(crate) const fn new() -> Self {
-        Self(AtomicU8::new(HugePages::Transparent as u8))
+        Self(AtomicU8::new(NOT_CHOSEN))
     }
 
     pub(crate) fn set(&self, pages: HugePages) {
@@ -30,11 +46,13 @@ impl Choice {
         self.0.store(pages as u8, Ordering::Relaxed);
     }
 
-    pub(crate) fn get(&self) -> HugePages {
-        match self.0.load(Ordering::Relaxed) {
-            0 => HugePages::Never,
-            1 => HugePages::Transparent,
-            _ => HugePages::Explicit,
+    pub(crate) fn set_unless_chosen(&self, pages: HugePages) {
+        if self.0.load(Ordering::Relaxed) == NOT_CHOSEN {
+            self.set(pages);
         }
+    }
+
+    pub(crate) fn get(&self) -> HugePages {
+        HugePages::of_number(self.0.load(Ordering::Relaxed))
     }
 }

@@ -24,6 +24,8 @@
 //! numa       nodes, CPUs and distances: of this machine, or as a text describes them
 //! excess     [unsafe] how much that nobody uses a process may have, and how the rest goes back
 //! errno      [unsafe] system calls in the middle of other people's code
+//! options    what whoever starts the program wants of its heap
+//! print      [unsafe] text to a file, put together without allocating
 //! ```
 //!
 //! All of it is for Linux. Elsewhere there is only `Pagemill`, which forwards to the system's allocator, as it does under
@@ -67,7 +69,11 @@ mod numa;
 #[cfg(target_os = "linux")]
 mod numbers;
 #[cfg(target_os = "linux")]
+mod options;
+#[cfg(target_os = "linux")]
 mod pages;
+#[cfg(target_os = "linux")]
+mod print;
 #[cfg(target_os = "linux")]
 mod proc;
 #[cfg(target_os = "linux")]
@@ -98,6 +104,8 @@ pub use machine::{Machine, MachineBuilder, MachineError};
 pub use map::{MapError, Mapping};
 #[cfg(target_os = "linux")]
 pub use numa::{NodeInfo, Origin, Topology, TopologyError};
+#[cfg(target_os = "linux")]
+pub use options::{ChosenLevel, Format, NumaChoice, OptionError, Options, Prefault, Prefix, options};
 #[cfg(target_os = "linux")]
 pub use stats::{Stats, SystemStats};
 #[cfg(target_os = "linux")]

@@ -29,6 +29,7 @@ use crate::lock::HostedLock;
 use crate::members::{Instance, Member};
 use crate::moves::Moved;
 use crate::numbers::{self, SEATS};
+use crate::options::options;
 use crate::pages;
 use crate::reserve::{self, PAGE, Reservation};
 use crate::stats::Stats;
@@ -260,8 +261,10 @@ impl<C: Config> Process<C> {
 
     /// Reserves as much as may be, describes it to the heap, and adds a first region.
     fn set_up(&'static self) -> Option<Land> {
+        let options = options();
         let most = reserve::limit().map_or(MOST_BYTES, |limit| limit / 2).min(MOST_BYTES);
-        let mut memory = most & !(HUGE_BYTES - 1);
+        let mut memory = most.min(options.reserve().unwrap_or(MOST_BYTES)) & !(HUGE_BYTES - 1);
+        self.huge_pages.set_unless_chosen(options.thp());
         let (mut land, base, metadata) = loop {
             if memory < LEAST_BYTES {
                 return None;
@@ -392,7 +395,11 @@ impl<C: Config> Process<C> {
 
     /// Wishes for pages in memory that is not yet touched: huge ones, but for the first.
     fn wish(&self, ground: Ground, range: Range<usize>) {
-        let border = if self.huge_pages.get() == HugePages::Never { range.end } else { SMALL_BYTES };
+        let border = match self.huge_pages.get() {
+            HugePages::Never => range.end,
+            HugePages::Always => 0,
+            HugePages::Transparent | HugePages::Explicit => SMALL_BYTES,
+        };
         let border = border.clamp(range.start, range.end);
         ground.reservation.prefer_huge(range.start..border, false);
         ground.reservation.prefer_huge(border..range.end, true);
