@@ -2,20 +2,22 @@
 #![allow(unsafe_code, reason = "the promise of GlobalAlloc")]
 
 use std::alloc::{GlobalAlloc, Layout};
+use std::fmt;
 use std::io;
 use std::marker::PhantomData;
 use std::time::Duration;
 
-use pagemill::{Backing, BadFree, Checked, Config, CpuId, Fast, Frames, Hardened, Heap, Moves};
+use pagemill::{Backing, BadFree, Checked, Config, Fast, Frames, Hardened, Heap, Moves};
 
 use crate::balloon::LimitError;
 use crate::fault;
 use crate::huge::HugePages;
 use crate::level::WithHandlers;
-use crate::members::Member;
+use crate::members::{Instance, Member};
 use crate::moves::{self, Moved};
-use crate::numbers;
+use crate::options::Format;
 use crate::process::Process;
+use crate::report;
 use crate::stats::Stats;
 use crate::tls::Hosted;
 
@@ -165,8 +167,7 @@ impl<L: Level> Pagemill<L> {
     /// kept blocks, and the pages behind all free memory. Answers how many bytes there were pages behind. What other
     /// threads keep follows when they next need more.
     pub fn trim(&self) -> usize {
-        L::heap().drain();
-        L::process().give_all()
+        L::process().trim()
     }
 
     /// Sets the most memory that there may be for objects, in bytes; `usize::MAX` lifts the limit. What of it is in use
@@ -188,6 +189,16 @@ impl<L: Level> Pagemill<L> {
     /// nothing.
     pub fn stats(&self) -> Stats {
         L::process().stats()
+    }
+
+    /// Writes the account of this heap as [`write_report`](crate::write_report) does that of all; nothing if it has never
+    /// been used.
+    ///
+    /// # Errors
+    /// If `to` answers one.
+    pub fn write_report(&self, to: &mut dyn fmt::Write, format: Format) -> fmt::Result {
+        let own = L::process().control().filter(|_| L::process().is_set_up());
+        report::write_heaps(to, format, own.into_iter())
     }
 
     /// Gives back to the system what the process should not keep, as far as it may be done now: for an event loop that is
@@ -216,7 +227,7 @@ impl<L: Level> Pagemill<L> {
     /// Objects that were at hand for other threads when the process became what it is by `fork`: a copy with one thread.
     /// They are in nobody's hands.
     pub fn lost_at_fork(&self) -> usize {
-        numbers::lost().map(|number| L::heap().pooled_on(CpuId::new(number))).sum()
+        L::process().lost_at_fork()
     }
 
     /// Calls `hook` with every refused free of the process, instead of a line on the error output and an abort. It may

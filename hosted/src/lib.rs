@@ -8,7 +8,7 @@
 //! moves      [unsafe] large blocks that change their place by page tables
 //! huge       which pages there should be
 //! balloon    memory that is had and shall not be used: a hard limit
-//! background a thread that gives back when nobody else comes by
+//! background [unsafe] a thread that gives back when nobody else comes by
 //! stats      where the bytes are
 //! proc       [unsafe] what the system tells, line by line
 //! pages      [unsafe] pages that nobody can touch, for the level `Hardened`
@@ -24,7 +24,10 @@
 //! numa       nodes, CPUs and distances: of this machine, or as a text describes them
 //! excess     [unsafe] how much that nobody uses a process may have, and how the rest goes back
 //! errno      [unsafe] system calls in the middle of other people's code
+//! ctl        what can be asked of the heaps of a process, and changed in them
+//! edges      [unsafe] before `main` and after it
 //! options    what whoever starts the program wants of its heap
+//! report     the account of every heap, as text and as JSON
 //! print      [unsafe] text to a file, put together without allocating
 //! ```
 //!
@@ -39,6 +42,10 @@ mod background;
 mod balloon;
 #[cfg(target_os = "linux")]
 mod crew;
+#[cfg(target_os = "linux")]
+mod ctl;
+#[cfg(target_os = "linux")]
+mod edges;
 #[cfg(target_os = "linux")]
 mod ending;
 #[cfg(target_os = "linux")]
@@ -79,6 +86,8 @@ mod proc;
 #[cfg(target_os = "linux")]
 mod process;
 #[cfg(target_os = "linux")]
+mod report;
+#[cfg(target_os = "linux")]
 mod reserve;
 #[cfg(target_os = "linux")]
 mod stats;
@@ -90,6 +99,8 @@ pub use ::pagemill::{Checked, Fast, Hardened};
 pub use balloon::LimitError;
 #[cfg(target_os = "linux")]
 pub use crew::Crew;
+#[cfg(target_os = "linux")]
+pub use ctl::trim;
 #[cfg(all(target_os = "linux", not(miri)))]
 pub use global::HostedLevel;
 pub use global::{Level, Pagemill};
@@ -106,6 +117,8 @@ pub use map::{MapError, Mapping};
 pub use numa::{NodeInfo, Origin, Topology, TopologyError};
 #[cfg(target_os = "linux")]
 pub use options::{ChosenLevel, Format, NumaChoice, OptionError, Options, Prefault, Prefix, options};
+#[cfg(target_os = "linux")]
+pub use report::write_report;
 #[cfg(target_os = "linux")]
 pub use stats::{Stats, SystemStats};
 #[cfg(target_os = "linux")]

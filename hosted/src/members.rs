@@ -5,6 +5,7 @@ use std::sync::atomic::{Ordering, fence};
 
 use pagemill::{Config, CpuId, Frames, Heap, Pinned};
 
+use crate::ctl::Control;
 use crate::tls::Hosted;
 
 /// An instance with pools for threads.
@@ -16,6 +17,14 @@ pub(crate) trait Instance: Sync {
 
     /// Lays the pools of the calling thread, which has just got its number, on its desks.
     fn settle(&self) {}
+
+    /// What can be asked of it and changed in it, if it is the heap of a process.
+    fn control(&'static self) -> Option<&'static dyn Control> {
+        None
+    }
+
+    /// Gives back what the process should not keep, as far as it may be done now.
+    fn tick(&'static self) {}
 
     /// Gives back what the calling thread's pools hold.
     fn give_back(&'static self);
@@ -54,6 +63,10 @@ static FIRST: OnceLock<&'static Member> = OnceLock::new();
 impl Member {
     pub(crate) const fn new(instance: &'static dyn Instance) -> Self {
         Self { instance, next: OnceLock::new() }
+    }
+
+    pub(crate) fn instance(&self) -> &'static dyn Instance {
+        self.instance
     }
 
     /// Adds it to the list; once.

@@ -19,7 +19,10 @@ use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::Duration;
 
 pub use error::OptionError;
+use error::Refusal;
 
+use crate::balloon::LimitError;
+use crate::ctl::{self, Control};
 use crate::huge::HugePages;
 use crate::print::Print;
 
@@ -200,14 +203,14 @@ impl Options {
         Ok(place)
     }
 
-    /// Changes an option from now on: `options().set("dirty_share", "1/4")`. Neither `reserve` nor `numa` nor `level` can be
-    /// changed, nor what names a place or a signal: they are read once.
+    /// Changes an option from now on, in every heap of the process: `options().set("dirty_share", "1/4")`. What is read once
+    /// cannot be changed: `reserve`, `numa`, `level`, `prof_prefix` and `prof_signal`.
     ///
-    /// Allocates nothing.
+    /// Allocates nothing, but a thread in the background that is started.
     ///
     /// # Errors
-    /// [`OptionError`] if there is no such option, if the value is none for it, or if it cannot be changed; then nothing
-    /// has changed.
+    /// [`OptionError`] if there is no such option, if the value is none for it, if it cannot be changed, if more memory is in
+    /// use than a limit, or if the system has no thread to spare. Then the option has its old value.
     pub fn set(&self, name: &str, value: &str) -> Result<(), OptionError> {
         let (name, value) = (name.as_bytes(), value.as_bytes());
         let place = parse::place(name).ok_or_else(|| OptionError::unknown(name))?;
@@ -215,7 +218,36 @@ impl Options {
         if !entry.can_change {
             return Err(OptionError::fixed(entry));
         }
-        self.store(name, value).map(|_| ())
+        let before = self.values[place].load(Ordering::Relaxed);
+        self.store(name, value)?;
+        let applied = ctl::all().try_for_each(|heap| self.apply(place, heap));
+        applied.map_err(|why| {
+            self.values[place].store(before, Ordering::Relaxed);
+            OptionError::refused(entry, why)
+        })
+    }
+
+    /// Has a heap follow an option that has changed, if it does not look by itself.
+    fn apply(&self, place: usize, heap: &'static dyn Control) -> Result<(), Refusal> {
+        if place == Name::Limit as usize {
+            heap.set_limit(self.get(Name::Limit)).map_err(Refusal::Limit)?;
+        } else if place == Name::Thp as usize {
+            heap.set_huge_pages(self.thp());
+        } else if [Name::BackgroundThread as usize, Name::DecayMs as usize].contains(&place) {
+            if !self.background_thread() && place == Name::DecayMs as usize {
+                // A thread that the program has started by itself keeps its period.
+                return Ok(());
+            }
+            let period = if self.background_thread() { self.decay() } else { Duration::ZERO };
+            let started = heap.set_background(period);
+            started.map_err(|error| Refusal::System(error.raw_os_error().unwrap_or(0)))?;
+        }
+        Ok(())
+    }
+
+    /// Writes a line on a limit that was asked for and cannot be kept.
+    pub(crate) fn complain_of_limit(&self, error: LimitError) {
+        complain(OptionError::refused(&parse::ENTRIES[Name::Limit as usize], Refusal::Limit(error)));
     }
 
     /// Writes the value of an option as `PAGEMILL_CONF` would name it.

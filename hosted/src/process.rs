@@ -8,11 +8,9 @@
 //! least, and hold the request that asked for them: so they are few, and none is committed long before it is needed.
 
 use std::alloc::Layout;
-use std::io;
 use std::ops::Range;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering, fence};
-use std::time::Duration;
 
 use lock_api::Mutex;
 use pagemill::{
@@ -20,7 +18,8 @@ use pagemill::{
 };
 
 use crate::background::Background;
-use crate::balloon::{Balloon, LimitError};
+use crate::balloon::Balloon;
+use crate::ctl::Control;
 use crate::excess::Excess;
 use crate::fault;
 use crate::fork;
@@ -32,7 +31,6 @@ use crate::numbers::{self, SEATS};
 use crate::options::options;
 use crate::pages;
 use crate::reserve::{self, PAGE, Reservation};
-use crate::stats::Stats;
 use crate::tls::{self, Hosted};
 
 /// What is reserved where nothing limits it.
@@ -54,6 +52,8 @@ const TOGETHER: u32 = 16;
 /// The regions that there is metadata for besides what their frames need.
 const REGIONS: usize = 256;
 
+mod steer;
+
 /// A level's heap, what it stands on, and where its memory comes from.
 pub(crate) struct Process<C: Config> {
     frames: &'static Frames<'static, Hosted, C>,
@@ -66,6 +66,9 @@ pub(crate) struct Process<C: Config> {
     ground: OnceLock<Ground>,
     /// Bytes of memory in regions that may be used.
     memory: AtomicUsize,
+    /// Bytes of memory in regions, and the limit on those that may be used, for statistics.
+    mapped: AtomicUsize,
+    limit: AtomicUsize,
     excess: Excess,
     moved: &'static Moved,
     background: Background,
@@ -98,7 +101,11 @@ struct Land {
     balloon: Balloon,
 }
 
-impl<C: Config> Process<C> {
+impl<C: Config> Process<C>
+where
+    Frames<'static, Hosted, C>: Sync,
+    Heap<'static, Hosted, C>: Sync,
+{
     pub(crate) const fn new(
         frames: &'static Frames<'static, Hosted, C>,
         heap: &'static Heap<'static, Hosted, C>,
@@ -113,9 +120,11 @@ impl<C: Config> Process<C> {
             regions: AtomicUsize::new(0),
             ground: OnceLock::new(),
             memory: AtomicUsize::new(0),
+            mapped: AtomicUsize::new(0),
+            limit: AtomicUsize::new(usize::MAX),
             excess: Excess::new(),
             moved,
-            background: Background::new(),
+            background: Background::new(member),
             huge_pages: Choice::new(),
         }
     }
@@ -139,6 +148,9 @@ impl<C: Config> Process<C> {
                 }
             }
         });
+        if seen == 0 {
+            self.start_background_by_the_way();
+        }
         supplied.unwrap_or(false)
     }
 
@@ -146,9 +158,8 @@ impl<C: Config> Process<C> {
     pub(crate) fn relieve(&'static self) {
         let reservation = || self.ground.get().map(|ground| ground.reservation);
         self.excess.relieve(self.frames, reservation, self.memory.load(Ordering::Relaxed));
-        if !C::INTERRUPTIBLE && self.background.is_missing() {
-            // This is a copy of a process that had one. What is started allocates, and nothing is held here.
-            self.background.start_in_copy(|| self.tick());
+        if !C::INTERRUPTIBLE {
+            self.start_background_by_the_way();
         }
     }
 
@@ -158,48 +169,11 @@ impl<C: Config> Process<C> {
         ground.map_or(0, |ground| self.excess.give_all(self.frames, ground.reservation))
     }
 
-    /// Gives back what the process should not keep, as far as it may be done now.
-    pub(crate) fn tick(&'static self) {
-        self.heap.poll();
-        self.relieve();
-    }
-
-    /// Has a thread of its own [`tick`](Self::tick) so often.
-    pub(crate) fn start_background(&'static self, period: Duration) -> io::Result<()> {
-        self.background.start(period, || self.tick())
-    }
-
-    /// Sets the most memory that there may be for objects.
-    pub(crate) fn set_limit(&'static self, limit: usize) -> Result<(), LimitError> {
-        let limit = limit & !(PAGE - 1);
-        // The first request of the process may be this.
-        if self.regions.load(Ordering::Acquire) == 0 {
-            self.supply(Layout::new::<u8>());
-        }
-        self.heap.drain();
-        let set = tls::supplying(|| {
-            let mut land = self.land.lock();
-            let Some(land) = &mut *land else { return Err(0) };
-            let wanted = land.used.saturating_sub(limit) / PAGE;
-            let before = land.balloon.bytes() / PAGE;
-            let discard = (!self.excess.is_forbidden()).then_some(land.ground.reservation);
-            if !land.balloon.grow(self.frames, discard, land.used / PAGE, wanted) {
-                let used = land.used - land.balloon.bytes();
-                land.balloon.shrink(self.frames, before);
-                return Err(used);
-            }
-            land.balloon.shrink(self.frames, wanted);
-            land.limit = limit;
-            self.note_memory(land);
-            Ok(())
-        });
-        let used = |used_bytes| LimitError { limit_bytes: limit, used_bytes };
-        set.unwrap_or(Err(self.memory.load(Ordering::Relaxed))).map_err(used)
-    }
-
     fn note_memory(&self, land: &Land) {
         // Relaxed: what may be given back follows from it, and what is told.
         self.memory.store(land.used - land.balloon.bytes(), Ordering::Relaxed);
+        self.mapped.store(land.used, Ordering::Relaxed);
+        self.limit.store(land.limit, Ordering::Relaxed);
     }
 
     /// Moves pages of two objects of the heap.
@@ -232,26 +206,6 @@ impl<C: Config> Process<C> {
             self.wish(*ground, offset..offset + bytes);
         }
         settled.is_some()
-    }
-
-    /// Where the bytes are that the heap has.
-    pub(crate) fn stats(&self) -> Stats {
-        let memory = self.memory.load(Ordering::Relaxed);
-        let free_bytes = self.frames.free_frames().get() * PAGE;
-        let mut stats = Stats {
-            memory_bytes: memory,
-            used_bytes: memory.saturating_sub(free_bytes),
-            free_bytes,
-            dirty_bytes: self.frames.dirty_frames().get() * PAGE,
-            kept_bytes: self.heap.kept_bytes(),
-            given_back_bytes: self.excess.given_back(),
-            moved_bytes: self.moved.bytes(),
-            ..Stats::default()
-        };
-        if let Some(ground) = self.ground.get() {
-            stats.look_at(ground.reservation);
-        }
-        stats
     }
 
     /// Bytes given back to the system since the start.
@@ -294,6 +248,7 @@ impl<C: Config> Process<C> {
             return None;
         }
         self.settle();
+        self.follow_options(&mut land);
         Some(land)
     }
 
@@ -363,17 +318,6 @@ impl<C: Config> Process<C> {
             bytes = (bytes / 2) & !(HUGE_BYTES - 1);
         }
         false
-    }
-
-    /// Sets which pages there should be behind memory: behind what is not yet touched, or not yet had.
-    pub(crate) fn set_huge_pages(&'static self, pages: HugePages) {
-        tls::supplying(|| {
-            let land = self.land.lock();
-            self.huge_pages.set(pages);
-            if let Some(land) = &*land {
-                self.wish(land.ground, 0..land.used);
-            }
-        });
     }
 
     /// Explicit huge pages for a region, if they are wanted and there are any; else a wish. `false` if that has cost the
@@ -478,6 +422,15 @@ where
         // Without a pool for this thread its requests go to the slabs.
         self.heap.settle();
         self.frames.settle();
+    }
+
+    fn control(&'static self) -> Option<&'static dyn Control> {
+        Some(self)
+    }
+
+    fn tick(&'static self) {
+        self.heap.poll();
+        self.relieve();
     }
 
     fn give_back(&'static self) {

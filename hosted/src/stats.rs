@@ -11,7 +11,11 @@ use crate::reserve::Reservation;
 pub struct Stats {
     /// Memory that objects may be in: what the heap has asked the system for so far.
     pub memory_bytes: usize,
-    /// Of it, what slabs and large blocks have. What threads keep at hand is part of this.
+    /// The same, and what is beyond the limit: what was made usable once, and is address space for ever.
+    pub mapped_bytes: usize,
+    /// The limit on it, if there is one.
+    pub limit_bytes: Option<usize>,
+    /// Of the memory, what slabs and large blocks have. What threads keep at hand is part of this.
     pub used_bytes: usize,
     /// Of it, what nobody has.
     pub free_bytes: usize,
@@ -23,6 +27,8 @@ pub struct Stats {
     pub given_back_bytes: usize,
     /// Huge frames with pages of large blocks that have grown by moving them, in bytes.
     pub moved_bytes: usize,
+    /// Objects that were at hand for other threads when the process became a copy by `fork`, and are in nobody's hands.
+    pub lost_at_fork: usize,
     /// What the system tells, if it does.
     pub system: Option<SystemStats>,
 }
@@ -103,7 +109,7 @@ fn field(line: &[u8]) -> Option<(&[u8], usize)> {
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
-        writeln!(f, "memory     {:>10.2} MiB", mib(self.memory_bytes))?;
+        writeln!(f, "memory     {:>10.2} MiB, {:.2} mapped", mib(self.memory_bytes), mib(self.mapped_bytes))?;
         writeln!(
             f,
             "used       {:>10.2} MiB, {:.2} kept for the next of its size",
@@ -112,6 +118,12 @@ impl fmt::Display for Stats {
         )?;
         writeln!(f, "free       {:>10.2} MiB, {:.2} of it dirty", mib(self.free_bytes), mib(self.dirty_bytes))?;
         write!(f, "given back {:>10.2} MiB; {:.2} moved", mib(self.given_back_bytes), mib(self.moved_bytes))?;
+        if let Some(limit) = self.limit_bytes {
+            write!(f, "\nlimit      {:>10.2} MiB", mib(limit))?;
+        }
+        if self.lost_at_fork != 0 {
+            write!(f, "\nlost       {:>10} objects at a fork", self.lost_at_fork)?;
+        }
         let Some(system) = self.system else { return Ok(()) };
         writeln!(f)?;
         write!(f, "resident   {:>10.2} MiB, {:.2} in huge pages", mib(system.resident_bytes), mib(system.huge_bytes))?;

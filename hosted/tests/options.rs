@@ -4,7 +4,7 @@
 use std::alloc::{GlobalAlloc, Layout};
 use std::process::{Command, Output};
 
-use pagemill_hosted::{Pagemill, options};
+use pagemill_hosted::{Format, Pagemill, options};
 
 #[global_allocator]
 static A: Pagemill = Pagemill::new();
@@ -125,4 +125,166 @@ fn it_finds_an_end() {
 #[test]
 fn reserve_is_all_there_is() {
     assert_eq!(passes("reserve:40m", "it_finds_an_end"), "");
+}
+
+#[test]
+#[ignore = "run by others"]
+fn it_finds_its_limit() {
+    let limit = options().limit().expect("there is one");
+    assert_eq!(A.stats().limit_bytes, Some(limit));
+    it_finds_an_end();
+    assert!(A.stats().used_bytes <= limit);
+    options().set("limit", "none").expect("there always is");
+    assert_eq!(vec![1u8; 100 * MIB].len(), 100 * MIB);
+    let held = vec![1u8; 60 * MIB];
+    let error = options().set("limit", "50m").expect_err("more is in use");
+    assert!(error.to_string().contains("option `limit`: ") && error.to_string().contains("in use"), "{error}");
+    assert_eq!((options().limit(), held.len()), (None, 60 * MIB));
+    assert_eq!(vec![1u8; 100 * MIB].len(), 100 * MIB);
+}
+
+#[test]
+fn limit_is_the_most_there_is() {
+    assert_eq!(passes("limit:40m", "it_finds_its_limit"), "");
+    // Without what the test itself needs it cannot run, and says so.
+    let output = with("limit:4k", "it_lives");
+    assert!(!output.status.success(), "{output:?}");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.contains("memory allocation of"), "{errors}");
+}
+
+/// Lines of the thread in the background's doing.
+fn thread_names() -> Vec<String> {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("Linux has it");
+    let name = |task: std::io::Result<std::fs::DirEntry>| {
+        std::fs::read_to_string(task.ok()?.path().join("comm")).ok().map(|name| name.trim().to_owned())
+    };
+    tasks.filter_map(name).collect()
+}
+
+/// Waits until there is such a thread, or none; for a minute.
+fn awaits_background(is_there: bool) -> bool {
+    (0..6000).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        thread_names().iter().any(|name| name == "pagemill") == is_there
+    })
+}
+
+#[test]
+#[ignore = "run by others"]
+fn it_has_a_thread_in_the_background() {
+    assert!(awaits_background(true), "{:?}", thread_names());
+    options().set("background_thread", "false").expect("it ends");
+    assert!(awaits_background(false));
+    for period in ["86400000", "5"] {
+        options().set("decay_ms", period).expect("a period");
+    }
+    assert!(awaits_background(false), "nobody wants it");
+    options().set("background_thread", "true").expect("a thread");
+    assert!(awaits_background(true));
+    // One that sleeps for a day follows at once.
+    options().set("decay_ms", "86400000").expect("a period");
+    options().set("background_thread", "false").expect("it ends");
+    assert!(awaits_background(false));
+}
+
+#[test]
+#[ignore = "run by others"]
+fn it_has_no_thread_in_the_background() {
+    drop((0..600).map(|_| vec![1u8; MIB / 10]).collect::<Vec<_>>());
+    assert!(!thread_names().iter().any(|name| name == "pagemill"));
+}
+
+#[test]
+fn background_thread_is_one() {
+    passes("background_thread:true,decay_ms:10", "it_has_a_thread_in_the_background");
+    passes("background_thread:true,decay_ms:86400000", "it_has_a_thread_in_the_background");
+    passes("decay_ms:10", "it_has_no_thread_in_the_background");
+}
+
+/// Bytes of huge pages of a heap that holds so many.
+fn huge_bytes(held: usize) -> Option<usize> {
+    let enabled = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled").ok()?;
+    if enabled.contains("[never]") {
+        return None;
+    }
+    let held = vec![1u8; held];
+    let bytes = A.stats().system.expect("Linux tells").huge_bytes;
+    assert!(held.iter().all(|&byte| byte == 1));
+    Some(bytes)
+}
+
+#[test]
+#[ignore = "run by others"]
+fn it_gets_no_huge_pages() {
+    assert_eq!(huge_bytes(40 * MIB).unwrap_or(0), 0);
+    options().set("thp", "always").expect("a choice");
+    assert!(huge_bytes(200 * MIB).is_none_or(|bytes| bytes > 0));
+}
+
+#[test]
+#[ignore = "run by others"]
+fn it_gets_huge_pages_when_it_is_no_longer_small() {
+    assert_eq!(huge_bytes(5 * MIB).unwrap_or(0), 0);
+    assert!(huge_bytes(60 * MIB).is_none_or(|bytes| bytes > 0));
+}
+
+#[test]
+#[ignore = "run by others"]
+fn it_gets_huge_pages_at_once() {
+    assert!(huge_bytes(5 * MIB).is_none_or(|bytes| bytes > 0));
+}
+
+#[test]
+fn thp_says_which_pages() {
+    passes("thp:never", "it_gets_no_huge_pages");
+    passes("thp:late", "it_gets_huge_pages_when_it_is_no_longer_small");
+    passes("thp:default", "it_gets_huge_pages_when_it_is_no_longer_small");
+    passes("thp:always", "it_gets_huge_pages_at_once");
+    // Where none are set aside there are others.
+    passes("thp:explicit", "it_lives");
+}
+
+/// What a real parser makes of a line of JSON.
+fn parsed(json: &str) -> serde_json::Value {
+    serde_json::from_str(json).unwrap_or_else(|error| panic!("{error}: {json}"))
+}
+
+#[test]
+fn stats_print_is_an_account_at_exit() {
+    let text = passes("stats_print:true", "it_lives");
+    for word in ["the heap at level checked", "memory ", "given back", "node 0", "heap-16 ", "bytes lent of"] {
+        assert!(text.contains(word), "{word} is not in {text}");
+    }
+    let json = parsed(&passes("stats_print:json,limit:300m", "it_lives"));
+    let heap = &json["heaps"][0];
+    assert_eq!((&heap["level"], &heap["limit_bytes"]), (&"checked".into(), &(300 * MIB).into()), "{json}");
+    let number = |name: &str| heap[name].as_u64().unwrap_or_else(|| panic!("no {name} in {json}"));
+    assert_eq!(number("memory_bytes"), number("used_bytes") + number("free_bytes"));
+    assert!(number("mapped_bytes") >= number("memory_bytes") && number("lost_at_fork") == 0);
+    assert!(heap["system"]["faults"].as_u64().is_some_and(|faults| faults > 100), "{json}");
+    assert_eq!(heap["nodes"][0]["managed_bytes"], number("mapped_bytes"), "{json}");
+    let classes = heap["classes"].as_array().expect("classes");
+    let sum = |name: &str| classes.iter().map(|class| class[name].as_u64().expect("a number")).sum::<u64>();
+    assert_eq!(sum("slab_bytes"), number("slab_bytes"));
+    assert!(sum("live") > 0 && sum("slots") >= sum("live") + sum("free"), "{json}");
+}
+
+#[test]
+fn an_account_can_be_had_at_any_time() {
+    let mut json = String::new();
+    A.write_report(&mut json, Format::Json).expect("there is room");
+    assert_eq!(parsed(&json)["heaps"].as_array().map(Vec::len), Some(1));
+    // The other levels' heaps have never been used.
+    let mut json = String::new();
+    Pagemill::<pagemill::Fast>::new().write_report(&mut json, Format::Json).expect("there is room");
+    assert_eq!(parsed(&json)["heaps"].as_array().map(Vec::len), Some(0));
+    // Whoever has no room is told so.
+    struct Full;
+    impl std::fmt::Write for Full {
+        fn write_str(&mut self, _: &str) -> std::fmt::Result {
+            Err(std::fmt::Error)
+        }
+    }
+    assert!(pagemill_hosted::write_report(&mut Full, Format::Text).is_err());
 }

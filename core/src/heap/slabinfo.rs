@@ -29,6 +29,18 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
     }
 }
 
+impl HeapReport {
+    /// The counts that it shows.
+    pub fn census(&self) -> &HeapCensus {
+        &self.census
+    }
+
+    /// The bytes of each slab of a class.
+    pub fn slab_bytes(&self, class: SizeClass) -> usize {
+        self.shapes[class.index()].1
+    }
+}
+
 impl fmt::Display for HeapReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let heads = ["# name", "active", "total", "objsize", "perslab", "pages"];

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::balloon::LimitError;
+
 use super::parse::{ENTRIES, Entry, place};
 
 /// How much of somebody's text is repeated.
@@ -27,6 +29,17 @@ enum Why {
     Bad(&'static str),
     /// It is read once.
     Fixed,
+    /// A heap cannot follow it.
+    Refused(Refusal),
+}
+
+/// Why a heap does not follow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Refusal {
+    /// More than that is in use.
+    Limit(LimitError),
+    /// What the system said.
+    System(i32),
 }
 
 /// The beginning of somebody's text.
@@ -73,6 +86,10 @@ impl OptionError {
         Self::of(entry, b"", Why::Fixed)
     }
 
+    pub(super) fn refused(entry: &Entry, refusal: Refusal) -> Self {
+        Self::of(entry, b"", Why::Refused(refusal))
+    }
+
     fn of(entry: &Entry, value: &[u8], why: Why) -> Self {
         Self { name: Some(entry.name), found: Excerpt::of(value), why }
     }
@@ -89,6 +106,8 @@ impl fmt::Display for OptionError {
             Why::WithoutValue(expected) => write!(f, "option `{name}` has no value, expected `{name}:` and {expected}"),
             Why::Bad(expected) => write!(f, "option `{name}` is `{found}`, expected {expected}"),
             Why::Fixed => write!(f, "option `{name}` is read when the program starts and cannot be changed"),
+            Why::Refused(Refusal::Limit(error)) => write!(f, "option `{name}`: {error}"),
+            Why::Refused(Refusal::System(errno)) => write!(f, "option `{name}`: the system refuses it (error {errno})"),
         }
     }
 }
