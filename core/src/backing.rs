@@ -4,16 +4,18 @@ use core::alloc::Layout;
 
 use crate::config::Config;
 use crate::heap::Heap;
+use crate::id::NodeMask;
 use crate::platform::Platform;
 
 /// What a heap asks of whoever is behind its memory, for [`Heap::with_backing`]. The functions are called with no lock and no
 /// pin held, in every context in which objects are asked for or freed, also by several CPUs at once.
 #[derive(Clone, Copy, Debug)]
 pub struct Backing {
-    /// Gives the instance of the heap's frames more memory for such a request, as
+    /// Gives the instance of the heap's frames more memory for such a request on one of these nodes, as
     /// [`add_memory`](crate::Frames::add_memory) does, or metadata to the heap itself, and answers whether to try again.
-    /// Called before anything is reclaimed; for the first request, where memory comes on demand.
-    pub supply: fn(Layout) -> bool,
+    /// Called before anything is reclaimed; for the first request, where memory comes on demand. If it says yes and none of
+    /// the nodes has more memory than before, the request is tried once more and no more is asked for.
+    pub supply: fn(Layout, NodeMask) -> bool,
     /// Is told that frames of a slab or a large object have become free, for instance to
     /// [report](crate::Frames::report) some.
     pub released: fn(),
@@ -49,9 +51,9 @@ pub enum Relocation {
 }
 
 impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
-    /// Asks for more memory; nothing is held.
-    pub(crate) fn supply(&self, layout: Layout) -> bool {
-        self.backing.is_some_and(|backing| (backing.supply)(layout))
+    /// Asks for more memory on one of `nodes`; nothing is held.
+    pub(crate) fn supply(&self, layout: Layout, nodes: NodeMask) -> bool {
+        self.backing.is_some_and(|backing| (backing.supply)(layout, nodes))
     }
 
     /// Says that frames have become free; nothing is held.

@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::frame::Pfn;
 use crate::frame_table::Kind;
 use crate::frames::Frames;
-use crate::id::NodeId;
+use crate::id::{NodeId, NodeMask};
 use crate::kind::ZoneKind;
 use crate::platform::Platform;
 use crate::zone::Zone;
@@ -100,6 +100,12 @@ impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
     /// Every zone, node by node.
     pub(crate) fn zones(&self) -> impl Iterator<Item = &'m Zone<'m, P, C>> {
         self.nodes.all().iter().flat_map(|node| &node.zones)
+    }
+
+    /// The frames that these nodes have been given.
+    pub(crate) fn present_on(&self, nodes: NodeMask) -> usize {
+        let nodes = self.nodes.mask().and(nodes).iter().filter_map(|node| self.nodes.get(node));
+        nodes.flat_map(|node| &node.zones).map(|zone| zone.ledger.present_frames()).sum()
     }
 
     /// Counts where the frames are.

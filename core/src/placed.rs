@@ -81,7 +81,8 @@ impl<P: Platform, C: Config> Placed<'_, '_, P, C> {
         }
         // Relaxed: whose turn it is orders nothing.
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        heap.serve(layout, true, || {
+        let nodes = if let Policy::Bind(mask) = self.policy { mask } else { NodeMask::ALL };
+        heap.serve_on(nodes, layout, true, || {
             let route = Route::of(&heap.frames.nodes, self.policy, heap.home(), turn).ok_or(AllocError::NoMemory)?;
             match heap.alloc_near(route.first, route.allowed, layout) {
                 Err(AllocError::NoMemory) if route.then_any => heap.alloc_near(route.first, NodeMask::ALL, layout),

@@ -17,7 +17,7 @@ use core::alloc::Layout;
 use crate::config::Config;
 use crate::error::{AllocError, SetupError};
 use crate::heap::Heap;
-use crate::id::CpuId;
+use crate::id::{CpuId, NodeMask};
 use crate::platform::{Context, Platform};
 use crate::sync::{AtomicU32, AtomicUsize, Ordering, Publish, const_fn, relax};
 pub use shrinkers::Shrinker;
@@ -178,9 +178,27 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         reclaim: bool,
         once: impl Fn() -> Result<R, AllocError>,
     ) -> Result<R, AllocError> {
+        self.serve_on(NodeMask::ALL, layout, reclaim, once)
+    }
+
+    /// As [`serve`](Self::serve), where memory of these nodes alone helps.
+    pub(crate) fn serve_on<R>(
+        &self,
+        nodes: NodeMask,
+        layout: Layout,
+        reclaim: bool,
+        once: impl Fn() -> Result<R, AllocError>,
+    ) -> Result<R, AllocError> {
         let once = || if self.is_ready() { once() } else { Err(AllocError::NotReady) };
         let mut served = once();
-        while matches!(served, Err(AllocError::NoMemory | AllocError::NotReady)) && self.supply(layout) {
+        let mut helps = true;
+        while helps && matches!(served, Err(AllocError::NoMemory | AllocError::NotReady)) {
+            let before = self.frames.present_on(nodes);
+            if !self.supply(layout, nodes) {
+                break;
+            }
+            // Who says yes and gives nothing where it is wanted would be asked for ever.
+            helps = self.frames.present_on(nodes) != before;
             served = once();
         }
         if is_empty(&served) && reclaim && P::context() == Context::Task {

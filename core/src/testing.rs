@@ -7,6 +7,7 @@ use std::mem::MaybeUninit;
 use std::sync::Mutex;
 use std::vec::Vec;
 
+use crate::backing::Backing;
 use crate::carve::Metadata;
 use crate::config::Config;
 use crate::frame::{FrameCount, FrameSpan, Pfn};
@@ -169,7 +170,7 @@ pub(crate) fn heap<C: Config>(count: usize, cpus: usize) -> &'static Heap<'stati
 
 /// As [`heap`], with frame 0 so many bytes after a multiple of 16 MiB.
 pub(crate) fn heap_at<C: Config>(count: usize, cpus: usize, skew: usize) -> &'static Heap<'static, Sim, C> {
-    heap_over(keep(machine(span(0, count), cpus)), span(0, count), cpus, 1, skew)
+    heap_over(keep(machine(span(0, count), cpus)), span(0, count), cpus, 1, skew, None)
 }
 
 /// A heap over two nodes of `count` frames each; every second CPU is on the second.
@@ -181,7 +182,7 @@ pub(crate) fn heap_of_two_nodes<C: Config>(count: usize, cpus: u32) -> &'static 
     for node in 0..2 {
         add(&frames, NodeId::new(node).unwrap(), ZoneKind::Normal, span(node as usize * count, count), &[]);
     }
-    let heap = heap_over(keep(frames), memory, cpus as usize, 2, 0);
+    let heap = heap_over(keep(frames), memory, cpus as usize, 2, 0, None);
     for cpu in 0..cpus {
         let node = NodeId::new(cpu % 2).unwrap();
         heap.frames().set_cpu_node(CpuId::new(cpu), node).unwrap();
@@ -190,15 +191,20 @@ pub(crate) fn heap_of_two_nodes<C: Config>(count: usize, cpus: u32) -> &'static 
     heap
 }
 
-fn heap_over<C: Config>(
+/// A heap over the frames of an instance inside `memory`, behind which somebody may stand.
+pub(crate) fn heap_over<C: Config>(
     frames: &'static Frames<'static, Sim, C>,
     memory: FrameSpan,
     cpus: usize,
     nodes: usize,
     skew: usize,
+    backing: Option<Backing>,
 ) -> &'static Heap<'static, Sim, C> {
     let count = memory.count().get();
-    let heap: &'static Heap<'static, Sim, C> = keep(Heap::new(frames));
+    let heap: &'static Heap<'static, Sim, C> = keep(match backing {
+        None => Heap::new(frames),
+        Some(backing) => Heap::with_backing(frames, backing),
+    });
     let layout = core::alloc::Layout::from_size_align(count * C::FRAME_BYTES + skew, 16 << 20).unwrap();
     let make = if C::FRESH_FRAMES_ARE_ZERO { std::alloc::alloc_zeroed } else { std::alloc::alloc };
     // SAFETY: it has a size.

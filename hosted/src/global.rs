@@ -7,7 +7,7 @@ use std::io;
 use std::marker::PhantomData;
 use std::time::Duration;
 
-use pagemill::{Backing, BadFree, Checked, Config, Fast, Frames, Hardened, Heap, Moves};
+use pagemill::{Backing, BadFree, Checked, Config, Fast, Frames, Hardened, Heap, Moves, NodeId};
 
 use crate::balloon::LimitError;
 use crate::fault;
@@ -94,7 +94,8 @@ macro_rules! serve {
         static $heap: Heap<'static, Hosted, HostedLevel<$level>> = Heap::with_backing(
             &$frames,
             Backing {
-                supply: |layout| $process.supply(layout),
+                // All its memory is on one node, as far as the heap knows.
+                supply: |layout, nodes| nodes.contains(NodeId::ZERO) && $process.supply(layout),
                 released: || $process.relieve(),
                 moves: Some(Moves {
                     least_bytes: moves::LEAST_BYTES,

@@ -1,6 +1,12 @@
+use core::cell::Cell;
+
 use super::*;
+use crate::backing::Backing;
 use crate::frame::Pfn;
-use crate::testing::{Checked, Fast, Sim, heap, heap_of_two_nodes};
+use crate::frames::Frames;
+use crate::id::CpuId;
+use crate::kind::ZoneKind;
+use crate::testing::{Checked, Fast, Sim, add, bytes, heap, heap_of_two_nodes, heap_over, keep, span};
 
 fn layout(size: usize) -> Layout {
     Layout::from_size_align(size, 8).unwrap()
@@ -85,4 +91,64 @@ fn on_one_node_a_policy_has_no_meaning() {
     let address = placed.alloc_address(layout(64)).unwrap();
     heap.free_address(address, layout(64)).unwrap();
     assert_eq!(placed.policy(), Policy::Interleave(NodeMask::ALL));
+}
+
+/// Frames of each node at first, and of each addition.
+const PART: usize = 512;
+const MOST_PARTS: usize = 12;
+
+std::thread_local! {
+    /// The instance that is given more, and how often somebody asked.
+    static GROWING: Cell<Option<&'static Frames<'static, Sim, Checked>>> = const { Cell::new(None) };
+    static ASKED: Cell<usize> = const { Cell::new(0) };
+}
+
+/// A heap over two nodes, with somebody behind it who answers by `supply`.
+fn growing(supply: fn(Layout, NodeMask) -> bool) -> &'static Heap<'static, Sim, Checked> {
+    let memory = span(0, MOST_PARTS * PART);
+    let frames = keep(Frames::<Sim, Checked>::new());
+    frames.init(memory, 1, 2, bytes(Frames::<Sim, Checked>::base_metadata_size(memory, 1, 2))).unwrap();
+    for number in 0..2 {
+        add(frames, node(number), ZoneKind::Normal, span(number as usize * PART, PART), &[]);
+    }
+    frames.set_cpu_node(CpuId::new(0), node(0)).unwrap();
+    GROWING.set(Some(frames));
+    ASKED.set(0);
+    heap_over(frames, memory, 1, 2, 0, Some(Backing { supply, released: || {}, moves: None }))
+}
+
+/// Gives the first node more, as long as there is any.
+fn give_first(_: Layout, _: NodeMask) -> bool {
+    let part = ASKED.get() + 2;
+    ASKED.set(ASKED.get() + 1);
+    if part == MOST_PARTS {
+        return false;
+    }
+    add(GROWING.get().unwrap(), node(0), ZoneKind::Normal, span(part * PART, PART), &[]);
+    true
+}
+
+/// Gives the first node more, for who can use it there.
+fn give_first_if_wanted(layout: Layout, nodes: NodeMask) -> bool {
+    nodes.contains(node(0)) && give_first(layout, nodes)
+}
+
+#[test]
+fn memory_of_other_nodes_is_no_help_to_what_is_bound() {
+    for (supply, most) in [(give_first_if_wanted as fn(_, _) -> _, 0), (give_first, 1)] {
+        for size in [100, 100_000] {
+            let heap = growing(supply);
+            let bound = heap.placed(Policy::Bind(NodeMask::of(node(1))));
+            let held: Vec<usize> = std::iter::from_fn(|| bound.alloc_address(layout(size)).ok()).collect();
+            assert!(!held.is_empty() && held.iter().all(|&address| node_of(heap, address) == 1));
+            assert_eq!(ASKED.get(), most, "asked for the one request that was refused");
+            // What may lie anywhere is served as before, by all that there will be.
+            let all: Vec<usize> = std::iter::from_fn(|| heap.alloc_address(layout(size)).ok()).collect();
+            assert_eq!(ASKED.get(), MOST_PARTS - 1);
+            assert!(all.len() * size > (MOST_PARTS - 2) * PART * Checked::FRAME_BYTES * 8 / 10);
+            held.iter().chain(&all).for_each(|&address| heap.free_address(address, layout(size)).unwrap());
+            heap.drain();
+            assert_eq!(heap.validate().unwrap().lent(), 0);
+        }
+    }
 }
