@@ -3,14 +3,16 @@
 #![cfg(target_os = "linux")]
 
 use std::alloc::{GlobalAlloc, Layout};
+use std::ffi::CStr;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use std::{io, thread};
 
-use pagemill_hosted::{Pagemill, WithHandlers};
+use pagemill_hosted::{Origin, Pagemill, Topology, WithHandlers};
 
 type Level = WithHandlers<pagemill::Checked>;
 
@@ -64,7 +66,8 @@ fn refuse(calls: &[libc::c_long], error: libc::c_int) -> io::Result<()> {
 }
 
 /// Runs one of the tests that are ignored here in a process of its own, which `prepare` has made what it is.
-fn alone(test: &str, prepare: impl FnMut() -> io::Result<()> + Send + Sync + 'static) {
+/// Answers what it has printed.
+fn alone(test: &str, prepare: impl FnMut() -> io::Result<()> + Send + Sync + 'static) -> String {
     let mut program = Command::new(std::env::current_exe().expect("it runs"));
     program.args(["--exact", test, "--ignored", "--nocapture", "--test-threads", "1"]);
     // SAFETY: what runs between `fork` and `exec` only makes system calls, and allocates, which pagemill can there.
@@ -72,6 +75,7 @@ fn alone(test: &str, prepare: impl FnMut() -> io::Result<()> + Send + Sync + 'st
     let output = program.output().expect("a process");
     let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && text.contains("1 passed"), "{:?}: {text}", output.status);
+    text
 }
 
 /// Run by others, in a process that something was done to.
@@ -110,8 +114,41 @@ fn it_lives_without_files() {
 }
 
 #[test]
-fn neither_proc_nor_sys() {
+fn files_that_nobody_may_open() {
     alone("it_lives_without_files", || Ok(()));
+}
+
+/// Lays an empty directory over `/proc` and `/sys`, for the calling process and all that comes of it.
+fn hide_proc_and_sys() -> io::Result<()> {
+    // SAFETY: the process gets a list of mounts of its own.
+    let unshared = unsafe { libc::unshare(libc::CLONE_NEWNS) };
+    let mount = |what: &CStr, place: &CStr, kind: &CStr, flags| {
+        // SAFETY: three strings and no data, read during the call.
+        unsafe { libc::mount(what.as_ptr(), place.as_ptr(), kind.as_ptr(), flags, std::ptr::null()) }
+    };
+    let hidden = unshared == 0
+        && mount(c"none", c"/", c"none", libc::MS_REC | libc::MS_PRIVATE) == 0
+        && [c"/proc", c"/sys"].into_iter().all(|place| mount(c"none", place, c"tmpfs", 0) == 0);
+    if hidden { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[test]
+#[ignore = "needs a system without them"]
+fn it_lives_without_proc_and_sys() {
+    assert!(!Path::new("/proc/self").exists() && !Path::new("/sys/devices").exists());
+    assert_eq!(A.stats().system, None, "the system does not tell");
+    assert_eq!(Topology::of_system().origin, Origin::Assumed);
+    live();
+}
+
+#[test]
+fn neither_proc_nor_sys() {
+    // SAFETY: no pointer is involved.
+    if unsafe { libc::geteuid() } != 0 {
+        println!("only root can hide directories: see `files_that_nobody_may_open`");
+        return;
+    }
+    alone("it_lives_without_proc_and_sys", hide_proc_and_sys);
 }
 
 #[test]
@@ -135,9 +172,55 @@ fn set_limit(which: libc::__rlimit_resource_t, bytes: u64) -> io::Result<()> {
     if unsafe { libc::setrlimit(which, &limit) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// What root may do beyond its limits is a right that is taken from it here.
+fn limit_locked(bytes: u64) -> io::Result<()> {
+    const CAP_IPC_LOCK: libc::c_ulong = 14;
+    // SAFETY: a property of the process. Who is not root has no such right.
+    unsafe { libc::prctl(libc::PR_CAPBSET_DROP, CAP_IPC_LOCK, 0, 0, 0) };
+    set_limit(libc::RLIMIT_MEMLOCK, bytes)
+}
+
 #[test]
 fn little_may_be_locked() {
-    alone("it_lives_locked", || set_limit(libc::RLIMIT_MEMLOCK, 64 << 10));
+    alone("it_lives_locked", || limit_locked(64 << 10));
+}
+
+/// A heap whose first request comes when everything new must be locked.
+#[test]
+#[ignore = "locks all memory"]
+fn it_begins_locked() {
+    static B: Pagemill<pagemill::Fast> = Pagemill::new();
+    // SAFETY: a property of the process.
+    assert_eq!(unsafe { libc::mlockall(libc::MCL_FUTURE) }, 0, "{}", io::Error::last_os_error());
+    let layout = Layout::new::<[usize; 512]>();
+    let counts = [(); 3].map(|()| {
+        // SAFETY: the layout has bytes.
+        let held: Vec<*mut u8> = (0..4096).map(|_| unsafe { B.alloc(layout) }).take_while(|o| !o.is_null()).collect();
+        for &object in &held {
+            // SAFETY: just lent.
+            unsafe { object.write_bytes(1, layout.size()) };
+            // SAFETY: as above, and not used any more.
+            unsafe { B.dealloc(object, layout) };
+        }
+        held.len()
+    });
+    println!("served {counts:?}");
+    assert!(counts.iter().all(|&count| count == counts[0]), "what was had once is there again: {counts:?}");
+}
+
+#[test]
+fn a_heap_that_begins_when_little_may_be_locked() {
+    let none = alone("it_begins_locked", || limit_locked(64 << 10));
+    assert!(none.contains("served [0, 0, 0]"), "{none}");
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the call writes the structure it is given, which outlives it.
+    assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &mut limit) }, 0);
+    if limit.rlim_max < 200 << 20 {
+        println!("there is no right to lock 200 MiB");
+        return;
+    }
+    let some = alone("it_begins_locked", || limit_locked(200 << 20));
+    assert!(!some.contains("served [0, 0, 0]"), "{some}");
 }
 
 #[test]
@@ -149,6 +232,72 @@ fn little_address_space() {
 #[test]
 fn little_that_may_be_written() {
     alone("it_lives", || set_limit(libc::RLIMIT_DATA, 400 << 20));
+}
+
+/// The real thing, which is a property of the whole machine: in the long form only, by root, while little is committed,
+/// and taken back by a shell that outlives the test.
+#[test]
+fn strict_overcommit() {
+    const STRICT: &str = r#"
+        file=/proc/sys/vm/overcommit_memory; before=$(cat $file) || exit 77
+        set -- $(awk '/^CommitLimit|^Committed_AS/ { print $2 }' /proc/meminfo) "$@"
+        [ "$(id -u)" = 0 ] && [ "$2" -lt $(($1 / 2)) ] || exit 77
+        shift 2; trap 'echo "$before" > $file' EXIT; trap 'exit 1' INT TERM HUP
+        echo 2 > $file || exit 77
+        "$@""#;
+    if std::env::var_os("PAGEMILL_FULL").is_none() {
+        println!("not in the short form: see `little_that_may_be_written`");
+        return;
+    }
+    let mut shell = Command::new("sh");
+    shell.args(["-c", STRICT, "sh"]).arg(std::env::current_exe().expect("it runs"));
+    let output = shell.args(["--exact", "it_lives", "--ignored", "--test-threads", "1"]).output().expect("a shell");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    if output.status.code() == Some(77) {
+        println!("the machine's overcommit cannot be changed: {text}");
+        return;
+    }
+    assert!(output.status.success() && text.contains("1 passed"), "{:?}: {text}", output.status);
+}
+
+fn mappings() -> usize {
+    std::fs::read_to_string("/proc/self/maps").map_or(0, |maps| maps.lines().count())
+}
+
+/// Large blocks that move, so that mappings split, and holes everywhere that are given back.
+#[test]
+#[ignore = "counts the mappings of the process"]
+fn holes_and_moves() {
+    let mut most = mappings();
+    let before = most;
+    let mut blocks: Vec<Vec<u8>> = (0..600).map(|_| vec![1; MIB]).collect();
+    for round in 0..12 {
+        for (number, block) in blocks.iter_mut().enumerate() {
+            match (number + round) % 5 {
+                // It can not grow where it is, as long as its neighbour is there.
+                0 => block.reserve_exact(MIB * (1 + number % 3)),
+                1 => *block = Vec::new(),
+                2 => block.shrink_to(MIB / 2),
+                3 if block.is_empty() => *block = vec![1; 64 << 10],
+                _ if block.is_empty() => *block = vec![1; MIB],
+                _ => {}
+            }
+            assert!(block.iter().step_by(4096).all(|&byte| byte == 1));
+        }
+        A.trim();
+        most = most.max(mappings());
+        assert!(A.stats().to_string().contains("memory"));
+    }
+    println!("{before} mappings before, {most} at most");
+    // Linux allows 65530 by default.
+    assert!(before > 0 && most < 10_000, "{most} mappings");
+    drop(blocks);
+    A.heap().validate().expect("a heap that adds up");
+}
+
+#[test]
+fn mappings_are_few() {
+    alone("holes_and_moves", || Ok(()));
 }
 
 #[test]

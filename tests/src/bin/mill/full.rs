@@ -18,7 +18,11 @@ pub(crate) fn run(words: &[String]) -> Outcome {
     tools::fuzz()?;
     let mut steps = Steps::new("full");
     steps.step("cargo test, kernels with 16 CPUs", || {
-        libtest::run(cargo::cargo().args(["test", "--workspace"]).env("PAGEMILL_FULL", "1"), "cargo test").map(drop)
+        libtest::run(
+            cargo::cargo().args(["test", "--workspace"]).envs([("PAGEMILL_FULL", "1"), ("PAGEMILL_FORKS", "1500")]),
+            "cargo test",
+        )
+        .map(drop)
     });
     steps.step("kernels in release mode, 16 CPUs", release_kernels);
     steps.step(format!("loom, preemption bound {}", loom::FULL_BOUND), || loom::check("", loom::FULL_BOUND));
