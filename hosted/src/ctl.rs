@@ -31,6 +31,9 @@ pub(crate) trait Control: Sync {
     /// As [`Pagemill::stats`](crate::Pagemill::stats).
     fn stats(&self) -> Stats;
 
+    /// The same without what the system tells.
+    fn own_stats(&self) -> Stats;
+
     /// The name of its level, and whether signal handlers may allocate.
     fn level(&self) -> (&'static str, bool);
 

@@ -24,6 +24,7 @@
 //! numa       nodes, CPUs and distances: of this machine, or as a text describes them
 //! excess     [unsafe] how much that nobody uses a process may have, and how the rest goes back
 //! errno      [unsafe] system calls in the middle of other people's code
+//! c          [unsafe] the same for C
 //! ctl        what can be asked of the heaps of a process, and changed in them
 //! edges      [unsafe] before `main` and after it
 //! options    what whoever starts the program wants of its heap
@@ -40,6 +41,8 @@
 mod background;
 #[cfg(target_os = "linux")]
 mod balloon;
+#[cfg(target_os = "linux")]
+pub mod c;
 #[cfg(target_os = "linux")]
 mod crew;
 #[cfg(target_os = "linux")]

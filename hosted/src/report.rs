@@ -7,7 +7,7 @@ use pagemill::{HeapReport, NodeId, NumaCounts, SizeClass};
 use crate::ctl::{self, Control};
 use crate::options::{Format, options};
 use crate::print::Print;
-use crate::stats::{Stats, SystemStats};
+use crate::stats::{NUMBERS, SYSTEM_NUMBERS, Stats};
 
 /// What there is on one node.
 #[derive(Clone, Copy, Default)]
@@ -27,7 +27,7 @@ pub(crate) struct NodeAccount {
 /// ```text
 /// {"pagemill": "0.1.0", "heaps": [{
 ///   "level": "checked", "with_handlers": false,
-///   "memory_bytes": …, "mapped_bytes": …, "limit_bytes": null, "used_bytes": …, "free_bytes": …, "dirty_bytes": …,
+///   "limit_bytes": null, "memory_bytes": …, "mapped_bytes": …, "used_bytes": …, "free_bytes": …, "dirty_bytes": …,
 ///   "kept_bytes": …, "given_back_bytes": …, "moved_bytes": …, "lost_at_fork": 0,
 ///   "lent_bytes": …, "slab_bytes": …, "descriptor_bytes": …,
 ///   "system": {"resident_bytes": …, "huge_bytes": …, "locked_bytes": …, "swapped_bytes": …, "mappings": …, "faults": …},
@@ -135,26 +135,14 @@ fn json_stats(to: &mut dyn Write, stats: &Stats) -> fmt::Result {
         Some(limit) => write!(to, ",\"limit_bytes\":{limit}")?,
         None => to.write_str(",\"limit_bytes\":null")?,
     }
-    fields(
-        to,
-        &[
-            ("memory_bytes", stats.memory_bytes),
-            ("mapped_bytes", stats.mapped_bytes),
-            ("used_bytes", stats.used_bytes),
-            ("free_bytes", stats.free_bytes),
-            ("dirty_bytes", stats.dirty_bytes),
-            ("kept_bytes", stats.kept_bytes),
-            ("given_back_bytes", stats.given_back_bytes),
-            ("moved_bytes", stats.moved_bytes),
-            ("lost_at_fork", stats.lost_at_fork),
-        ],
-    )?;
-    let Some(system) = stats.system else { return to.write_str(",\"system\":null") };
-    let SystemStats { resident_bytes, huge_bytes, locked_bytes, swapped_bytes, mappings, faults } = system;
-    write!(to, ",\"system\":{{\"resident_bytes\":{resident_bytes}")?;
-    let rest = [("huge_bytes", huge_bytes), ("locked_bytes", locked_bytes), ("swapped_bytes", swapped_bytes)];
-    fields(to, &rest)?;
-    fields(to, &[("mappings", mappings), ("faults", faults as usize)])?;
+    for (name, number) in &NUMBERS {
+        write!(to, ",\"{name}\":{}", number(stats))?;
+    }
+    let Some(system) = &stats.system else { return to.write_str(",\"system\":null") };
+    to.write_str(",\"system\":{")?;
+    for (place, (name, number)) in SYSTEM_NUMBERS.iter().enumerate() {
+        write!(to, "{}\"{name}\":{}", if place == 0 { "" } else { "," }, number(system))?;
+    }
     to.write_char('}')
 }
 

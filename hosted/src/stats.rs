@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 
+use crate::ctl;
 use crate::proc::{self, Lines};
 use crate::reserve::Reservation;
 
@@ -48,6 +49,48 @@ pub struct SystemStats {
     pub mappings: usize,
     /// Page faults of the whole process so far, those that waited for a disk included.
     pub faults: u64,
+}
+
+/// A name, and where its number is.
+pub(crate) type Number<S> = (&'static str, fn(&S) -> usize);
+
+/// The numbers of an account and their names, in the order in which they are written.
+pub(crate) const NUMBERS: [Number<Stats>; 9] = [
+    ("memory_bytes", |stats| stats.memory_bytes),
+    ("mapped_bytes", |stats| stats.mapped_bytes),
+    ("used_bytes", |stats| stats.used_bytes),
+    ("free_bytes", |stats| stats.free_bytes),
+    ("dirty_bytes", |stats| stats.dirty_bytes),
+    ("kept_bytes", |stats| stats.kept_bytes),
+    ("given_back_bytes", |stats| stats.given_back_bytes),
+    ("moved_bytes", |stats| stats.moved_bytes),
+    ("lost_at_fork", |stats| stats.lost_at_fork),
+];
+
+/// Those that the system tells.
+pub(crate) const SYSTEM_NUMBERS: [Number<SystemStats>; 6] = [
+    ("resident_bytes", |system| system.resident_bytes),
+    ("huge_bytes", |system| system.huge_bytes),
+    ("locked_bytes", |system| system.locked_bytes),
+    ("swapped_bytes", |system| system.swapped_bytes),
+    ("mappings", |system| system.mappings),
+    ("faults", |system| system.faults as usize),
+];
+
+/// The number of this name, summed over all heaps of the process. Its faults are counted once.
+pub(crate) fn number(name: &str) -> Option<u64> {
+    if name == "limit_bytes" {
+        let limits = ctl::all().map(|heap| heap.own_stats().limit_bytes.map_or(u64::MAX, |bytes| bytes as u64));
+        return Some(limits.reduce(u64::saturating_add).unwrap_or(u64::MAX));
+    }
+    if name == "faults" {
+        return Some(proc::faults());
+    }
+    if let Some((_, number)) = NUMBERS.iter().find(|(other, _)| *other == name) {
+        return Some(ctl::all().map(|heap| number(&heap.own_stats()) as u64).sum());
+    }
+    let (_, number) = SYSTEM_NUMBERS.iter().find(|(other, _)| *other == name)?;
+    ctl::all().try_fold(0, |sum, heap| Some(sum + number(&heap.stats().system?) as u64))
 }
 
 impl Stats {

@@ -90,6 +90,17 @@ impl OptionError {
         Self::of(entry, b"", Why::Refused(refusal))
     }
 
+    /// It as C has it.
+    pub(crate) fn errno(&self) -> i32 {
+        match self.why {
+            Why::Unknown => libc::ENOENT,
+            Why::WithoutValue(_) | Why::Bad(_) => libc::EINVAL,
+            Why::Fixed => libc::EPERM,
+            Why::Refused(Refusal::Limit(_)) => libc::EBUSY,
+            Why::Refused(Refusal::System(errno)) => errno,
+        }
+    }
+
     fn of(entry: &Entry, value: &[u8], why: Why) -> Self {
         Self { name: Some(entry.name), found: Excerpt::of(value), why }
     }

@@ -99,15 +99,23 @@ where
         }
     }
 
-    /// Where the bytes are that the heap has.
+    /// Where the bytes are that the heap has, as it and the system have it.
     pub(crate) fn stats(&self) -> Stats {
+        let mut stats = self.own_stats();
+        if let Some(ground) = self.ground.get() {
+            stats.look_at(ground.reservation);
+        }
+        stats
+    }
+
+    fn own_stats(&self) -> Stats {
         let memory = self.memory.load(Ordering::Relaxed);
         let free_bytes = self.frames.free_frames().get() * PAGE;
         let limit = self.limit.load(Ordering::Relaxed);
-        let mut stats = Stats {
+        Stats {
             memory_bytes: memory,
             mapped_bytes: self.mapped.load(Ordering::Relaxed),
-            limit_bytes: Some(limit).filter(|&limit| limit <= usize::MAX & !(PAGE - 1)),
+            limit_bytes: Some(limit).filter(|&limit| limit < usize::MAX & !(PAGE - 1)),
             used_bytes: memory.saturating_sub(free_bytes),
             free_bytes,
             dirty_bytes: self.frames.dirty_frames().get() * PAGE,
@@ -116,11 +124,7 @@ where
             moved_bytes: self.moved.bytes(),
             lost_at_fork: self.lost_at_fork(),
             ..Stats::default()
-        };
-        if let Some(ground) = self.ground.get() {
-            stats.look_at(ground.reservation);
         }
-        stats
     }
 
     /// Whether there has been a request.
@@ -167,6 +171,10 @@ where
 
     fn stats(&self) -> Stats {
         Self::stats(self)
+    }
+
+    fn own_stats(&self) -> Stats {
+        Self::own_stats(self)
     }
 
     fn level(&self) -> (&'static str, bool) {
