@@ -234,8 +234,9 @@ impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
 
     /// One walk along the route: first leaving every zone comfortable, then down to the reserve, then into it.
     fn try_frames(&self, want: &Want, request: &Request) -> Result<Pfn, Miss> {
-        let pinned = P::pin();
+        // Before the claim, which may be what a platform tells a handler by.
         let atomic = request.flags.contains(AllocFlags::ATOMIC) || P::context() != Context::Task;
+        let pinned = P::pin();
         let (local, turn) = self.whereabouts(pinned);
         let route = Route::of(&self.nodes, request.policy, local, turn).ok_or(Miss::Empty)?;
         let mut low = false;

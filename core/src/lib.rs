@@ -201,6 +201,8 @@ pub use kind::ZoneKind;
 pub use object::{CacheInfo, CacheOptions, Leak, MemPool, ObjectBox, ObjectCache, ObjectSource};
 pub use order::{Block, Order};
 pub use placed::Placed;
+#[doc(hidden)]
+pub use platform::EMPTY_DESK;
 pub use platform::{Context, Desk, Pinned, Platform};
 pub use policy::Policy;
 pub use reclaim::{Failures, OomAnswer, OomPolicy, Shrink, Shrinker};

@@ -27,7 +27,8 @@ pub enum Context {
 ///   needs no atomic and no masked interrupts as long as what interrupts ends before what it interrupted goes on; a
 ///   preemptive kernel also holds off preemption;
 /// * CPU numbers are dense from 0, and a number is one CPU at a time;
-/// * [`context`](Platform::context) says [`Context::Task`] only where waiting for another CPU's lock is allowed.
+/// * [`context`](Platform::context) says [`Context::Task`] only where waiting for another CPU's lock is allowed. It is asked
+///   by whoever has not claimed the CPU: so a claim tells that something was interrupted.
 ///
 /// Cost: `enter` and `leave` stand on the fast path of every request; three plain instructions and one are possible.
 #[allow(unsafe_code, reason = "declaring the promise is not breaking it")]
@@ -122,13 +123,20 @@ pub(crate) struct Head {
     pub(crate) owner: OwnCell,
 }
 
+/// The head of no pool.
+#[doc(hidden)]
+#[repr(transparent)]
+pub struct EmptyDesk(Head);
+
 /// What can lie on a CPU's desk: a pool, or word that there is none to be had. Not for other threads: the pool is one
 /// CPU's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(transparent)]
 pub struct Desk(NonNull<()>);
 
-static EMPTY: Head = Head { owner: OwnCell::new(0) };
+/// What [`Desk::EMPTY`] leads to, by a name: for a platform whose words are set down in assembly, where a constant has none.
+#[doc(hidden)]
+pub static EMPTY_DESK: EmptyDesk = EmptyDesk(Head { owner: OwnCell::new(0) });
 static CLAIMED: Head = Head { owner: OwnCell::new(0) };
 
 impl Desk {
@@ -140,7 +148,7 @@ impl Desk {
     pub const COUNT: usize = 2;
 
     /// No pool: nobody has settled on this desk of the CPU, as by [`Frames::settle`](crate::Frames::settle).
-    pub const EMPTY: Self = Self(NonNull::from_ref(&EMPTY).cast());
+    pub const EMPTY: Self = Self(NonNull::from_ref(&EMPTY_DESK).cast());
     /// The desk is claimed, by itself or with the whole CPU.
     pub const CLAIMED: Self = Self(NonNull::from_ref(&CLAIMED).cast());
 

@@ -119,17 +119,24 @@ impl Excess {
         reservation: impl FnOnce() -> Option<Reservation>,
         memory: usize,
     ) {
-        let dirty = frames.dirty_frames().get() * PAGE;
-        if dirty <= LEAST_BYTES || self.is_forbidden() {
-            return;
-        }
-        let live = memory.saturating_sub(frames.free_frames().get() * PAGE);
-        let bound = LEAST_BYTES.max(live / 1000 * options().dirty_per_mille());
-        if dirty > bound
+        let excess = self.excess(frames, memory);
+        if excess != 0
             && let Some(reservation) = reservation()
         {
-            self.give_back(frames, reservation, dirty - bound, memory);
+            // Again, since others leave what they free meanwhile to who is at it.
+            while self.give_back(frames, reservation, self.excess(frames, memory), memory) {}
         }
+    }
+
+    /// Bytes that are dirty and should not be.
+    #[inline]
+    fn excess<C: Config>(&self, frames: &Frames<'static, Hosted, C>, memory: usize) -> usize {
+        let dirty = frames.dirty_frames().get() * PAGE;
+        if dirty <= LEAST_BYTES || self.is_forbidden() {
+            return 0;
+        }
+        let live = memory.saturating_sub(frames.free_frames().get() * PAGE);
+        dirty.saturating_sub(LEAST_BYTES.max(live / 1000 * options().dirty_per_mille()))
     }
 
     /// Bytes that there may be pages behind, of `memory`.
@@ -138,6 +145,7 @@ impl Excess {
         memory.saturating_sub(clean * PAGE)
     }
 
+    /// Answers whether any has been given back.
     #[cold]
     fn give_back<C: Config>(
         &self,
@@ -145,16 +153,16 @@ impl Excess {
         reservation: Reservation,
         excess: usize,
         memory: usize,
-    ) {
+    ) -> bool {
         // Who finds it taken leaves it to the one who has it. Acquire and Release: the tokens are counted by one at a time.
-        if self.busy.swap(true, Ordering::Acquire) {
-            return;
+        if excess == 0 || self.busy.swap(true, Ordering::Acquire) {
+            return false;
         }
+        let mut given = 0;
         let now = now_ms();
         if now >= self.not_before_ms.load(Ordering::Relaxed) {
             let tokens = self.count_tokens(now, Self::touched(frames, memory));
             let wanted = excess.min(tokens.max(0) as usize);
-            let mut given = 0;
             for order in [HUGE_ORDER, LEAST_ORDER] {
                 if wanted > given {
                     given += self.report(frames, reservation, order, (wanted - given) / PAGE);
@@ -164,7 +172,10 @@ impl Excess {
             self.recent.store(self.recent.load(Ordering::Relaxed) + given, Ordering::Relaxed);
             self.touched.store(Self::touched(frames, memory), Ordering::Relaxed);
         }
-        self.busy.store(false, Ordering::Release);
+        // By an exchange, so that the next look at the excess comes after it: it sees what those had freed who found this
+        // taken, or they find it free.
+        self.busy.swap(false, Ordering::AcqRel);
+        given != 0
     }
 
     /// Gives everything back that is free, without counting.

@@ -16,8 +16,10 @@ pub(crate) fn on_bad_free(hook: fn(BadFree)) {
     HOOK.store(hook as *mut (), Ordering::Release);
 }
 
-/// A free was refused. Allocates nothing.
-pub(crate) fn refused(fault: BadFree) {
+/// A free was refused: says so and ends the process, or does what [`Pagemill::on_bad_free`](crate::Pagemill::on_bad_free) was
+/// told. For the C library, which knows of more that is wrong. Allocates nothing.
+#[doc(hidden)]
+pub fn refused(fault: BadFree) {
     let hook = HOOK.load(Ordering::Acquire);
     if hook.is_null() {
         say(&fault);
@@ -39,5 +41,7 @@ extern "C" fn without_unwinding(hook: fn(BadFree), fault: &BadFree) {
 }
 
 fn say(fault: &BadFree) {
-    Print::to_errors().line(format_args!("pagemill: {fault}"));
+    // SAFETY: a call that cannot fail.
+    let thread = unsafe { libc::gettid() };
+    Print::to_errors().line(format_args!("pagemill: {fault}, in thread {thread}"));
 }

@@ -192,6 +192,11 @@ impl<L: Level> Pagemill<L> {
         L::process().stats()
     }
 
+    /// As [`stats`](Self::stats), without asking the system: some loads.
+    pub fn heap_stats(&self) -> Stats {
+        L::process().own_stats()
+    }
+
     /// Writes the account of this heap as [`write_report`](crate::write_report) does that of all; nothing if it has never
     /// been used.
     ///

@@ -15,6 +15,7 @@
 //! fork       [unsafe] all locks before, all locks after
 //! machine    an instance over a mapping, for demonstrations and tests
 //! crew       threads that are the CPUs 0 to n of an instance
+//! here       [unsafe] what a thread has for itself
 //! tls        [unsafe] which CPU a thread is: the platform of pagemill's core
 //! members    the instances that threads have pools of
 //! ending     [unsafe] word that a thread ends
@@ -62,6 +63,8 @@ mod fork;
 #[cfg_attr(any(miri, not(target_os = "linux")), path = "elsewhere.rs")]
 mod global;
 #[cfg(target_os = "linux")]
+mod here;
+#[cfg(target_os = "linux")]
 mod huge;
 mod level;
 #[cfg(target_os = "linux")]
@@ -104,6 +107,8 @@ pub use balloon::LimitError;
 pub use crew::Crew;
 #[cfg(target_os = "linux")]
 pub use ctl::trim;
+#[doc(hidden)]
+pub use fault::refused as refuse;
 #[cfg(all(target_os = "linux", not(miri)))]
 pub use global::HostedLevel;
 pub use global::{Level, Pagemill};

@@ -20,55 +20,21 @@
 #![allow(unsafe_code, reason = "the promises of Platform")]
 
 use std::marker::PhantomData;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering, compiler_fence};
+use std::sync::atomic::{AtomicBool, Ordering, compiler_fence};
 
 use pagemill::{Config, Context, CpuId, Desk, Frames, Platform};
 
 use crate::ending;
 use crate::errno::keeping_errno;
+use crate::here::{self, Here};
 use crate::lock::HostedLock;
 use crate::members::{self, Member};
 use crate::numbers::{self, SEATS};
 
 /// The thread has no number.
-const STRANGER: u32 = u32::MAX;
+pub(crate) const STRANGER: u32 = u32::MAX;
 /// The thread is being given a number, or another one. All numbers are below.
 const CHANGING: u32 = u32::MAX - 1;
-
-/// What a thread has for itself. Atomics because signal handlers look at it; relaxed, because they are no other thread.
-struct Here {
-    word: AtomicU32,
-    /// Signal handlers that are running on the thread and have said so.
-    handlers: AtomicU32,
-    /// The number that it gives back when it ends; STRANGER if there is none.
-    own: AtomicU32,
-    /// Whether its number is that of a [`Seat`].
-    sitting: AtomicBool,
-    /// Whether it is getting memory from the system for some instance.
-    supplying: AtomicBool,
-    /// Whether it has come to its end.
-    ended: AtomicBool,
-    /// The number that it has claimed while it forks; STRANGER if it does not.
-    forking: AtomicU32,
-    desks: [AtomicPtr<()>; Desk::COUNT],
-    homes: [AtomicPtr<()>; Desk::COUNT],
-}
-
-thread_local! {
-    static HERE: Here = const {
-        Here {
-            word: AtomicU32::new(STRANGER),
-            handlers: AtomicU32::new(0),
-            own: AtomicU32::new(STRANGER),
-            sitting: AtomicBool::new(false),
-            supplying: AtomicBool::new(false),
-            ended: AtomicBool::new(false),
-            forking: AtomicU32::new(STRANGER),
-            desks: [const { AtomicPtr::new(Desk::EMPTY.as_ptr()) }; Desk::COUNT],
-            homes: [const { AtomicPtr::new(Desk::EMPTY.as_ptr()) }; Desk::COUNT],
-        }
-    };
-}
 
 /// On both desks of a thread that has no number.
 const NOTHING: [Desk; Desk::COUNT] = [Desk::EMPTY; Desk::COUNT];
@@ -139,7 +105,7 @@ unsafe impl Platform for Hosted {
 
     #[inline(always)]
     fn enter() -> Option<CpuId> {
-        HERE.with(|here| {
+        here::with(|here| {
             let cpu = here.word.load(Ordering::Relaxed);
             if cpu >= CHANGING {
                 return enter_anew(here);
@@ -154,7 +120,7 @@ unsafe impl Platform for Hosted {
 
     #[inline(always)]
     fn leave(_: CpuId) {
-        HERE.with(Here::release);
+        here::with(Here::release);
     }
 
     #[inline(always)]
@@ -173,7 +139,7 @@ unsafe impl Platform for Hosted {
 
     #[inline(always)]
     fn take_desk<const WHICH: usize>() -> Desk {
-        HERE.with(|here| {
+        here::with(|here| {
             let desk = here.desks[WHICH].load(Ordering::Relaxed);
             here.desks[WHICH].store(Desk::CLAIMED.as_ptr(), Ordering::Relaxed);
             compiler_fence(Ordering::SeqCst);
@@ -184,7 +150,7 @@ unsafe impl Platform for Hosted {
 
     #[inline(always)]
     fn look_at_desk<const WHICH: usize>() -> Desk {
-        let desk = HERE.with(|here| here.desks[WHICH].load(Ordering::Relaxed));
+        let desk = here::with(|here| here.desks[WHICH].load(Ordering::Relaxed));
         // SAFETY: as above.
         unsafe { Desk::from_ptr(desk) }
     }
@@ -192,15 +158,18 @@ unsafe impl Platform for Hosted {
     #[inline(always)]
     unsafe fn put_desk<const WHICH: usize>(desk: Desk) {
         compiler_fence(Ordering::SeqCst);
-        HERE.with(|here| here.desks[WHICH].store(desk.as_ptr(), Ordering::Relaxed));
+        here::with(|here| here.desks[WHICH].store(desk.as_ptr(), Ordering::Relaxed));
     }
 
     unsafe fn set_desk<const WHICH: usize>(desk: Desk) {
-        HERE.with(|here| here.homes[WHICH].store(desk.as_ptr(), Ordering::Relaxed));
+        here::with(|here| here.homes[WHICH].store(desk.as_ptr(), Ordering::Relaxed));
     }
 
     fn context() -> Context {
-        if HERE.with(|here| here.handlers.load(Ordering::Relaxed)) == 0 { Context::Task } else { Context::Nmi }
+        // Who asks has claimed nothing: a claim is that of somebody whom a handler has interrupted, and may never end if
+        // the handler waits for it.
+        let interrupts = here::with(|here| here.handlers.load(Ordering::Relaxed) != 0 || here.is_claimed());
+        if interrupts { Context::Nmi } else { Context::Task }
     }
 }
 
@@ -274,7 +243,7 @@ pub(crate) fn without_signals(work: impl FnOnce()) {
 
 /// The calling thread ends. What runs after this, destructors of other keys, does without pools: nobody would empty them.
 pub(crate) fn end() {
-    HERE.with(|here| {
+    here::with(|here| {
         here.ended.store(true, Ordering::Relaxed);
         here.leave();
     });
@@ -283,31 +252,32 @@ pub(crate) fn end() {
 /// Gives the calling thread's number back, if it has one. It gets one again when it needs one.
 pub(crate) fn give_up_number() {
     // What a handler interrupted may have the number in its registers.
-    assert!(Hosted::context() == Context::Task, "a signal handler cannot become another CPU");
-    HERE.with(Here::leave);
+    let in_handler = here::with(|here| here.handlers.load(Ordering::Relaxed) != 0);
+    assert!(!in_handler, "a signal handler cannot become another CPU");
+    here::with(Here::leave);
 }
 
 /// Whether the thread is in the middle of [`supplying`].
 pub(crate) fn is_supplying() -> bool {
-    HERE.with(|here| here.supplying.load(Ordering::Relaxed))
+    here::with(|here| here.supplying.load(Ordering::Relaxed))
 }
 
 /// The number that the thread gives back when it ends, or what is no number.
 pub(crate) fn own_number() -> u32 {
-    HERE.with(|here| here.own.load(Ordering::Relaxed))
+    here::with(|here| here.own.load(Ordering::Relaxed))
 }
 
 /// Notes the CPU that the thread has claimed while it forks; answers the one that was noted.
 pub(crate) fn set_forking(cpu: Option<CpuId>) -> Option<CpuId> {
     let number = cpu.map_or(STRANGER, |cpu| cpu.index() as u32);
-    let before = HERE.with(|here| here.forking.swap(number, Ordering::Relaxed));
+    let before = here::with(|here| here.forking.swap(number, Ordering::Relaxed));
     (before != STRANGER).then(|| CpuId::new(before))
 }
 
 /// Runs `work`, which gets memory from the system; `None` if the thread is at that already, so that this is a signal
 /// handler in the middle of it.
 pub(crate) fn supplying<R>(work: impl FnOnce() -> R) -> Option<R> {
-    HERE.with(|here| {
+    here::with(|here| {
         if here.supplying.load(Ordering::Relaxed) {
             return None;
         }
@@ -345,10 +315,10 @@ impl Hosted {
         struct Done;
         impl Drop for Done {
             fn drop(&mut self) {
-                HERE.with(|here| here.handlers.store(here.handlers.load(Ordering::Relaxed) - 1, Ordering::Relaxed));
+                here::with(|here| here.handlers.store(here.handlers.load(Ordering::Relaxed) - 1, Ordering::Relaxed));
             }
         }
-        HERE.with(|here| here.handlers.store(here.handlers.load(Ordering::Relaxed) + 1, Ordering::Relaxed));
+        here::with(|here| here.handlers.store(here.handlers.load(Ordering::Relaxed) + 1, Ordering::Relaxed));
         let _done = Done;
         work()
     }
@@ -377,7 +347,7 @@ impl Seat {
     /// # Panics
     /// Inside the allocator, and in a signal handler.
     pub fn sit(&self) -> Option<Sitting<'_>> {
-        HERE.with(|here| {
+        here::with(|here| {
             let before = here.word.load(Ordering::Relaxed);
             let inside = here.is_claimed() || before == CHANGING || Hosted::context() != Context::Task;
             assert!(!inside, "a thread inside the allocator cannot become another CPU");
@@ -420,7 +390,7 @@ pub struct Sitting<'a> {
 
 impl Drop for Sitting<'_> {
     fn drop(&mut self) {
-        HERE.with(|here| {
+        here::with(|here| {
             // Inside the allocator its pools are at work: nobody else may have them.
             if here.is_claimed() {
                 return;

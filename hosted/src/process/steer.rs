@@ -108,7 +108,8 @@ where
         stats
     }
 
-    fn own_stats(&self) -> Stats {
+    /// The same, as the heap has it alone.
+    pub(crate) fn own_stats(&self) -> Stats {
         let memory = self.memory.load(Ordering::Relaxed);
         let free_bytes = self.frames.free_frames().get() * PAGE;
         let limit = self.limit.load(Ordering::Relaxed);

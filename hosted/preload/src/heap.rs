@@ -1,0 +1,272 @@
+//! Which heap serves: one of three, by the level that the process chose before its first request.
+//!
+//! ```text
+//!   malloc ──► CHECKED? what the thread has at hand ──────────────► here nearly every request ends
+//!                │ no, or nothing at hand
+//!                └─► by level ──► Fast: at hand ──► the whole way
+//!                             └─► not chosen yet: read the options, make the first request
+//! ```
+//!
+//! All three may be interrupted by signal handlers. The level is a byte of the library; at `Checked` it is one comparison.
+#![allow(unsafe_code, reason = "objects by their pointers")]
+
+use std::alloc::Layout;
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use pagemill::{BadFree, BadFreeKind, Heap};
+use pagemill_hosted::{Checked, ChosenLevel, Fast, Hosted, HostedLevel, Level, Pagemill, WithHandlers, options};
+
+/// What every object is a multiple of, as the C ABI of 64-bit machines has it.
+pub(crate) const LEAST_ALIGN: usize = 16;
+/// The largest object from a slab.
+const MOST_SMALL_BYTES: usize = 32 << 10;
+/// The most that may be asked for: the difference of two pointers.
+const MOST_BYTES: usize = isize::MAX as usize;
+
+const PAGE: usize = 4096;
+
+const NOT_CHOSEN: u8 = 0;
+pub(crate) const CHECKED: u8 = 1;
+pub(crate) const FAST: u8 = 2;
+const HARDENED: u8 = 3;
+
+/// The level that the process runs at. Relaxed everywhere: it changes once, from `NOT_CHOSEN`, and always to the same.
+static LEVEL: AtomicU8 = AtomicU8::new(NOT_CHOSEN);
+
+/// Runs the same work on the heap of the level.
+macro_rules! by_level {
+    ($level:ident => $work:expr) => {
+        match $crate::heap::level() {
+            $crate::heap::CHECKED => {
+                type $level = ::pagemill_hosted::WithHandlers<::pagemill_hosted::Checked>;
+                $work
+            }
+            $crate::heap::FAST => {
+                type $level = ::pagemill_hosted::WithHandlers<::pagemill_hosted::Fast>;
+                $work
+            }
+            _ => {
+                type $level = ::pagemill_hosted::WithHandlers<::pagemill_hosted::Hardened>;
+                $work
+            }
+        }
+    };
+}
+pub(crate) use by_level;
+
+/// The heap of a level.
+#[inline(always)]
+fn heap<L: Level>() -> &'static Heap<'static, Hosted, HostedLevel<L>> {
+    Pagemill::<L>::new().heap()
+}
+
+/// The level, which the first call chooses.
+#[inline(always)]
+pub(crate) fn level() -> u8 {
+    match LEVEL.load(Ordering::Relaxed) {
+        NOT_CHOSEN => choose(),
+        level => level,
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn choose() -> u8 {
+    let level = match options().level() {
+        ChosenLevel::Checked => CHECKED,
+        ChosenLevel::Fast => FAST,
+        ChosenLevel::Hardened => HARDENED,
+    };
+    LEVEL.store(level, Ordering::Relaxed);
+    by_level!(L => begin::<L>());
+    level
+}
+
+/// Sets the heap up, so that even a free that comes first is judged.
+fn begin<L: Level>() {
+    let layout = Layout::new::<u8>();
+    if let Ok(object) = heap::<L>().alloc(layout) {
+        // SAFETY: lent just now, and nobody uses it.
+        let freed = unsafe { heap::<L>().free(object, layout) };
+        debug_assert_eq!(freed, Ok(()));
+    }
+}
+
+/// The layout of a small object.
+#[inline(always)]
+fn small(size: usize) -> Option<Layout> {
+    // No bytes at all are served as one: each object has an address of its own.
+    let size = if size == 0 { 1 } else { size };
+    if size > MOST_SMALL_BYTES {
+        return None;
+    }
+    // SAFETY: a power of two, and a size that is far from what no layout has.
+    Some(unsafe { Layout::from_size_align_unchecked(size, LEAST_ALIGN) })
+}
+
+/// The layout of any object; `None` if nothing is so large.
+pub(crate) fn layout(size: usize, align: usize) -> Option<Layout> {
+    if size > MOST_BYTES {
+        return None;
+    }
+    Layout::from_size_align(size.max(1), align.max(LEAST_ALIGN)).ok()
+}
+
+/// An object of `size` bytes, null if there is none.
+#[inline(always)]
+pub(crate) fn alloc(size: usize) -> *mut u8 {
+    if LEVEL.load(Ordering::Relaxed) == CHECKED
+        && let Some(layout) = small(size)
+        && let Some(object) = heap::<WithHandlers<Checked>>().alloc_at_hand(layout)
+    {
+        return object.as_ptr();
+    }
+    alloc_otherwise(size)
+}
+
+#[inline(never)]
+fn alloc_otherwise(size: usize) -> *mut u8 {
+    if LEVEL.load(Ordering::Relaxed) == FAST
+        && let Some(layout) = small(size)
+        && let Some(object) = heap::<WithHandlers<Fast>>().alloc_at_hand(layout)
+    {
+        return object.as_ptr();
+    }
+    layout(size, LEAST_ALIGN).map_or(ptr::null_mut(), alloc_as)
+}
+
+/// An object for `layout`, null if there is none.
+#[cold]
+#[inline(never)]
+pub(crate) fn alloc_as(layout: Layout) -> *mut u8 {
+    by_level!(L => heap::<L>().alloc(layout).map_or(ptr::null_mut(), NonNull::as_ptr))
+}
+
+/// An object of `size` bytes that are zero, null if there is none.
+#[inline(always)]
+pub(crate) fn alloc_zeroed(size: usize) -> *mut u8 {
+    if LEVEL.load(Ordering::Relaxed) == CHECKED
+        && let Some(layout) = small(size)
+        && let Some(object) = heap::<WithHandlers<Checked>>().alloc_at_hand(layout)
+    {
+        // SAFETY: the object was just lent and has so many bytes.
+        unsafe { object.write_bytes(0, layout.size()) };
+        return object.as_ptr();
+    }
+    layout(size, LEAST_ALIGN).map_or(ptr::null_mut(), zeroed_otherwise)
+}
+
+#[inline(never)]
+fn zeroed_otherwise(layout: Layout) -> *mut u8 {
+    by_level!(L => heap::<L>().alloc_zeroed(layout).map_or(ptr::null_mut(), NonNull::as_ptr))
+}
+
+/// Takes an object back; nothing is no object.
+///
+/// # Safety
+/// The object, if it is one, is the caller's, and nobody uses it any more.
+#[inline(always)]
+pub(crate) unsafe fn free(object: *mut u8) {
+    let Some(object) = NonNull::new(object) else { return };
+    if LEVEL.load(Ordering::Relaxed) == CHECKED {
+        // SAFETY: the caller's promise.
+        let freed = unsafe { heap::<WithHandlers<Checked>>().free_at_hand(object) };
+        if freed {
+            return;
+        }
+    }
+    // SAFETY: the caller's promise.
+    unsafe { free_otherwise(object) };
+}
+
+/// # Safety
+/// As [`free`].
+#[inline(never)]
+unsafe fn free_otherwise(object: NonNull<u8>) {
+    if LEVEL.load(Ordering::Relaxed) == FAST {
+        // SAFETY: the caller's promise.
+        let freed = unsafe { heap::<WithHandlers<Fast>>().free_at_hand(object) };
+        if freed {
+            return;
+        }
+    }
+    // SAFETY: the caller's promise. A wrong one has been told to the heap's fault hook, which ends the process unless it was
+    // asked to go on.
+    let _ = by_level!(L => unsafe { heap::<L>().free_unsized(object) });
+}
+
+/// As [`free`], for an object that was asked for with so many bytes and this alignment, which is looked at.
+///
+/// # Safety
+/// As [`free`].
+#[inline(always)]
+pub(crate) unsafe fn free_sized(object: *mut u8, size: usize, align: usize) {
+    let Some(object) = NonNull::new(object) else { return };
+    if LEVEL.load(Ordering::Relaxed) == CHECKED
+        && align <= LEAST_ALIGN
+        && let Some(layout) = small(size)
+    {
+        // SAFETY: the caller's promise.
+        let freed = unsafe { heap::<WithHandlers<Checked>>().free_at_hand_as(object, layout) };
+        if freed {
+            return;
+        }
+    }
+    // SAFETY: the caller's promise.
+    unsafe { free_sized_otherwise(object, size, align) };
+}
+
+/// # Safety
+/// As [`free`].
+#[inline(never)]
+unsafe fn free_sized_otherwise(object: NonNull<u8>, size: usize, align: usize) {
+    let usable = usable_size(object);
+    // What is no object at all is refused below.
+    if usable != 0 && level() != FAST && !could_be(usable, size, align) {
+        let address = object.addr().get();
+        let fault = BadFree { kind: BadFreeKind::WrongSize, address, object_bytes: usable, block: 0 };
+        pagemill_hosted::refuse(fault);
+        return;
+    }
+    // SAFETY: the caller's promise.
+    unsafe { free_otherwise(object) };
+}
+
+/// Whether an object that was asked for with `size` bytes, or was last changed to so many, can have `usable` bytes.
+fn could_be(usable: usize, size: usize, align: usize) -> bool {
+    let size = size.max(1);
+    if level() == HARDENED {
+        // There every object knows its size.
+        return usable == size;
+    }
+    if size > usable {
+        return false;
+    }
+    // What has shrunk stays where it is while it fills half of it. Else it is as large as a new one would be: rounded up
+    // to its alignment, to whole pages if that is larger than slots are, and to an eighth.
+    let padded = size.next_multiple_of(align.clamp(LEAST_ALIGN, PAGE));
+    let least = if padded <= MOST_SMALL_BYTES && align <= PAGE { padded } else { padded.next_multiple_of(PAGE) };
+    usable / 2 < size || usable <= least + least / 4
+}
+
+/// An object of `size` bytes with what another holds, which is gone then; null if there is none, and then it stays.
+///
+/// # Safety
+/// As [`free`], if the answer is not null.
+pub(crate) unsafe fn realloc(object: NonNull<u8>, size: usize) -> *mut u8 {
+    let Some(layout) = layout(size, LEAST_ALIGN) else { return ptr::null_mut() };
+    // SAFETY: the caller's promise.
+    let changed = by_level!(L => unsafe { heap::<L>().realloc_unsized(object, layout) });
+    changed.map_or(ptr::null_mut(), NonNull::as_ptr)
+}
+
+/// The bytes that the user of an object may use; 0 if there is no such object.
+pub(crate) fn usable_size(object: NonNull<u8>) -> usize {
+    by_level!(L => heap::<L>().usable_size(object)).unwrap_or(0)
+}
+
+/// Gives everything back to the system that is idle; answers how many bytes.
+pub(crate) fn trim() -> usize {
+    by_level!(L => Pagemill::<L>::new().trim())
+}

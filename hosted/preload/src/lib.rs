@@ -1,0 +1,20 @@
+//! `malloc` for any program: `LD_PRELOAD=libpagemill.so program`, or an archive to link with.
+//!
+//! ```text
+//! abi    [unsafe] the functions of C, as glibc's manual has them
+//! cxx    [unsafe] the operators of C++
+//! told   [unsafe] what these functions tell: mallinfo, malloc_stats, malloc_info
+//! heap   [unsafe] which of three heaps serves, one a level, and how
+//! errno  [unsafe] error numbers
+//! ```
+//!
+//! Nothing here allocates through the standard library, whose allocator this is.
+#![deny(unsafe_code)]
+#![cfg(target_os = "linux")]
+
+pub mod abi;
+#[cfg(target_arch = "x86_64")]
+pub mod cxx;
+mod errno;
+mod heap;
+pub mod told;
