@@ -52,6 +52,9 @@ pub trait Config: 'static {
     const LINEAR_SHADOW: bool = false;
     /// Whether a frame that was never lent reads as zeros, as mappings of an operating system do.
     const FRESH_FRAMES_ARE_ZERO: bool = false;
+    /// Whether a heap can [sample](crate::SampleHook) what it lends, for a profile of who has the memory. It costs nothing
+    /// while nobody wants samples. Without [`Config::CHECKED`] only large objects are sampled.
+    const SAMPLED: bool = false;
     /// Whether a heap also looks at what stands in memory: see [`Hardened`]. Needs [`Config::CHECKED`].
     const HARDENED: bool = false;
     /// What freed objects are overwritten with, at [`Hardened`]. 0 also makes requests for zeroed objects free; another

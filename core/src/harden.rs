@@ -182,7 +182,9 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     /// Takes an object out of the heap for good that was lent for it.
     #[cold]
     fn condemn(&self, class: SizeClass, address: usize) {
-        self.unmark_once(class, address);
+        if let Some(mark) = self.unmark_any(class, address) {
+            self.forget(address, mark);
+        }
         if let Some(state) = self.hardening.state.get() {
             state.condemned[class.index()].fetch_add(1, Ordering::Relaxed);
         }
@@ -194,15 +196,16 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         let Some(class) = slab.and_then(|slab| slab.class()) else { return self.free_guarded(address, layout) };
         let said = layout.map_or(Some(class), slot_class);
         // Of two frees at the same moment one gets the mark, and the object with it.
-        if said != Some(class) || !self.unmark_once(class, address) {
-            return Err(self.refuse_hardened(address, said));
-        }
+        let mark = if said == Some(class) { self.unmark_any(class, address) } else { None };
+        let Some(mark) = mark else { return Err(self.refuse_hardened(address, said)) };
         if let Err(kind) = self.is_as_lent(class, address, layout) {
-            self.mark(class, address);
+            self.mark_again(class, address, mark);
             return Err(self.accuse(kind, address, class.bytes()));
         }
+        let token = self.forget(address, mark);
         self.fill(address, class.bytes(), C::POISON);
         self.hold_back(class, address);
+        self.pass_on(class, token);
         Ok(())
     }
 

@@ -23,6 +23,7 @@ mod init;
 mod layout;
 mod marks;
 mod refill;
+mod sample;
 mod slabinfo;
 
 use core::alloc::Layout;
@@ -46,6 +47,9 @@ use crate::slab::{Slab, SlabStore};
 pub use census::{ClassCount, HeapCensus, HeapInvalid};
 #[cfg(not(loom))]
 pub(crate) use fork::EachLock;
+pub(crate) use sample::Lent;
+use sample::Sampling;
+pub use sample::{Sample, SampleHook};
 pub use slabinfo::HeapReport;
 
 use crate::sync::{
@@ -124,6 +128,7 @@ pub struct Heap<'m, P: Platform, C: Config = Checked> {
     pub(crate) on_fault: Publish<'m, fn(BadFree)>,
     pub(crate) reclaim: Reclaim<'m, P>,
     pub(crate) hardening: Hardening<'m>,
+    sampling: Sampling<'m>,
 }
 
 impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
@@ -162,6 +167,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
                 on_fault: Publish::empty(),
                 reclaim: Reclaim::new(),
                 hardening: Hardening::new(),
+                sampling: Sampling::new(),
             }
         }
     }
@@ -229,7 +235,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     fn free_rest(&self, class: SizeClass, address: usize) -> Result<(), BadFree> {
         let right = if C::CHECKED { self.unmark(class, address) } else { self.is_inside(address) };
         if !right {
-            return self.refuse(address, Some(class));
+            return if self.free_sample(class, address) { Ok(()) } else { self.refuse(address, Some(class)) };
         }
         self.free_slow(class, address);
         Ok(())

@@ -20,7 +20,7 @@ use crate::flags::AllocFlags;
 use crate::frame::{FrameCount, FrameRange, FrameSpan, Pfn};
 use crate::frame_table::Kind;
 use crate::frames::Request;
-use crate::heap::{Heap, HeapInvalid};
+use crate::heap::{Heap, HeapInvalid, Lent};
 use crate::id::{NodeId, NodeMask};
 use crate::platform::{Context, Platform};
 use crate::policy::Policy;
@@ -58,15 +58,17 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
     const MOST_KEPT: usize = C::LARGE_CACHE_BYTES / C::FRAME_BYTES;
 
     /// Frames for a large object.
-    pub(crate) fn alloc_large(&self, layout: Layout) -> Result<usize, AllocError> {
-        self.take_large(layout, false).map(|taken| self.address_of(taken.span))
+    pub(crate) fn alloc_large(&self, layout: Layout) -> Result<Lent, AllocError> {
+        self.take_large(layout, false).map(|taken| Lent::large(self.address_of(taken.span), Self::bytes_in(taken.span)))
     }
 
     /// Frames for a large object that shall be zero, and whether they are.
     pub(crate) fn alloc_large_zeroed(&self, layout: Layout) -> Result<(usize, bool), AllocError> {
         let layout = at_least_a_byte(layout);
         let taken = self.serve(layout, true, || self.take_large(layout, true));
-        taken.map(|taken| (self.address_of(taken.span), taken.fresh && C::FRESH_FRAMES_ARE_ZERO))
+        let taken = taken?;
+        let address = self.noticed(Lent::large(self.address_of(taken.span), Self::bytes_in(taken.span)));
+        Ok((address, taken.fresh && C::FRESH_FRAMES_ARE_ZERO))
     }
 
     fn take_large(&self, layout: Layout, zeroed: bool) -> Result<Taken, AllocError> {
@@ -196,6 +198,7 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
         if !self.frames.set_aside(span.start()) {
             return self.refuse(self.address_of(span), None);
         }
+        self.forget_large(self.address_of(span));
         if !self.keep_large(span) {
             self.release_large(span);
         }
@@ -328,7 +331,14 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
         match (object, SizeClass::of(new)) {
             (Object::Small(own), Some(class)) => own == class,
             (Object::Large(span), None) => {
-                address.is_multiple_of(new.align()) && self.resize_large(span, Self::frames_of(new.size()))
+                let count = Self::frames_of(new.size());
+                let resized = address.is_multiple_of(new.align()) && self.resize_large(span, count);
+                if resized && count != span.count() {
+                    // Who makes it larger has the memory from now on.
+                    self.forget_large(address);
+                    self.noticed(Lent::large(address, count.get() * C::FRAME_BYTES));
+                }
+                resized
             }
             _ => false,
         }

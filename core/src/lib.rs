@@ -42,6 +42,10 @@
 //! large block lies between two frames that nobody has. All of it happens where addresses become pointers: the layers below
 //! never touch what they lend, at any level.
 //!
+//! **9. Samples.** Where [`Config::SAMPLED`] allows it, somebody can be told of a few of the objects that are lent and of
+//! their frees, as many as it takes to know who has the memory. The fast path counts nothing for that: bytes are counted as
+//! they come into a stack, where the samples to be are marked so that they go the long way round.
+//!
 //! # Implementation
 //!
 //! **The ladder.** One file, one layer, one noun; requests go down, errors come up, and a file uses only what stands
@@ -195,7 +199,7 @@ pub use flags::AllocFlags;
 pub use frame::{FrameCount, FrameRange, FrameSpan, Pfn, SpanError};
 pub use frames::{Frames, Request};
 pub use harden::PageHook;
-pub use heap::{ClassCount, Heap, HeapCensus, HeapInvalid, HeapReport};
+pub use heap::{ClassCount, Heap, HeapCensus, HeapInvalid, HeapReport, Sample, SampleHook};
 pub use id::{CpuId, NodeId, NodeMask};
 pub use kind::ZoneKind;
 pub use object::{CacheInfo, CacheOptions, Leak, MemPool, ObjectBox, ObjectCache, ObjectSource};

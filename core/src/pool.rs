@@ -22,7 +22,7 @@ use crate::id::NodeId;
 use crate::platform::{Desk, Head, Pinned, Platform};
 use crate::size_class::SizeClass;
 use crate::slab::NODE_SHIFT;
-use crate::sync::{AtomicU32, HeadFirst, Ordering, OwnCell, OwnerU32, Room, Stacks, const_fn};
+use crate::sync::{AtomicU32, HeadFirst, Ordering, OwnCell, OwnerU32, OwnerU64, OwnerUsize, Room, Stacks, const_fn};
 
 /// The spill without a refill before it by which a stack becomes a stream.
 const NEW_STREAM: u32 = 5;
@@ -59,6 +59,16 @@ pub(crate) struct ObjectPool {
     stream_spills: OwnerU32,
     /// Spills of all classes since the last refill of any.
     spills_in_a_row: OwnerU32,
+    pub(crate) gap: Gap,
+}
+
+/// How far it is to the next sample of a CPU.
+pub(crate) struct Gap {
+    /// Bytes that are lent until then, as of this wish for samples.
+    pub(crate) bytes: OwnerUsize,
+    pub(crate) wish: OwnerU32,
+    /// The state that random numbers come from, 0 at first.
+    pub(crate) random: OwnerU64,
 }
 
 #[allow(unsafe_code, reason = "a statement about the layout above, which `sync` relies on")]
@@ -87,6 +97,7 @@ impl ObjectPool {
                 streams: OwnerU32::new(0),
                 stream_spills: OwnerU32::new(0),
                 spills_in_a_row: OwnerU32::new(0),
+                gap: Gap { bytes: OwnerUsize::new(0), wish: OwnerU32::new(0), random: OwnerU64::new(0) },
             }
         }
     }
@@ -113,6 +124,11 @@ impl ObjectPool {
         let (object, next) = self.stacks.pop_and_peek(class)?;
         P::prefetch(next);
         Some(object)
+    }
+
+    /// An object at hand that is marked as a sample, and the token that it was marked with.
+    pub(crate) fn take_marked<P: Platform>(&self, _: &mut Pinned<P>, class: SizeClass) -> Option<(usize, usize)> {
+        self.stacks.pop_marked(class)
     }
 
     /// Keeps an object if there is room.

@@ -20,6 +20,9 @@
 //! an array: the byte of octave `o` for an offset has the index `(S + offset) >> (o + 3)`. An address outside of the span
 //! may lead into another octave's row, where no byte is ever what it would have to be.
 //!
+//! The byte of an object that is a *sample* is another one, so that whoever frees it by its class's byte finds it wrong and
+//! looks twice. It tells the octave and not the class, for which there are not enough bytes: the slab knows it.
+//!
 //! For spans whose metadata is backed lazily: the array is a quarter of the span long. Elsewhere the marks stand in the
 //! slabs' descriptors (`Slab::mark`), which takes three loads more.
 
@@ -33,6 +36,10 @@ use crate::sync::{AtomicU8, AtomicUsize, Ordering, PublishSlice, const_fn};
 const OCTAVES: u32 = SizeClass::MAX_BYTES.ilog2() - FIRST_LOG2 + 1;
 /// log2 of the first.
 const FIRST_LOG2: u32 = 3;
+
+/// From here on bytes say that an object is a sample; below, what else is lent.
+const SAMPLES: u32 = 200;
+const _: () = assert!(4 * (OCTAVES - 1) * 4 + 4 + 3 < SAMPLES && SAMPLES + OCTAVES * 4 <= 1 << u8::BITS);
 
 /// The array, for a span that grows at its end.
 pub(crate) struct Shadow<'m> {
@@ -112,10 +119,27 @@ impl<'m> Shadow<'m> {
         }
     }
 
-    /// Whether an object of the class starts there and is lent.
+    /// Whether an object of the class starts there and is lent; a sample, if so told.
     #[inline(always)]
-    pub(crate) fn is_lent(&self, class: SizeClass, address: usize) -> bool {
-        self.byte(class, address).is_some_and(|(byte, lent)| byte.load(Ordering::Relaxed) == lent)
+    pub(crate) fn is_lent(&self, class: SizeClass, address: usize, sample: bool) -> bool {
+        let found = if sample { self.sample_byte(class, address) } else { self.byte(class, address) };
+        found.is_some_and(|(byte, lent)| byte.load(Ordering::Relaxed) == lent)
+    }
+
+    /// The byte of an object at `address`, and what it is while the object is a sample.
+    fn sample_byte(&self, class: SizeClass, address: usize) -> Option<(&'m AtomicU8, u8)> {
+        let (byte, lent) = self.byte(class, address)?;
+        // What stands in a quarter of an octave is the same in both bytes, and so is the place of its row.
+        let quarter = (u32::from(lent) - 4) & 3;
+        Some((byte, (SAMPLES + class.octave() as u32 * 4 + quarter) as u8))
+    }
+
+    /// Marks an object of a slab as a sample.
+    pub(crate) fn lend_sample(&self, class: SizeClass, address: usize) {
+        if let Some((byte, sample)) = self.sample_byte(class, address) {
+            // Relaxed: as `lend`.
+            byte.store(sample, Ordering::Relaxed);
+        }
     }
 
     /// Takes the mark off a lent object of the class; `false` if none starts there.
@@ -129,9 +153,10 @@ impl<'m> Shadow<'m> {
         true
     }
 
-    /// As [`take_back`](Self::take_back), by an exchange: of several at the same moment one succeeds.
-    pub(crate) fn take_back_once(&self, class: SizeClass, address: usize) -> bool {
-        let found = self.byte(class, address);
+    /// As [`take_back`](Self::take_back), by an exchange: of several at the same moment one succeeds. Of a sample, if so
+    /// told, of which the caller knows the class.
+    pub(crate) fn take_back_once(&self, class: SizeClass, address: usize, sample: bool) -> bool {
+        let found = if sample { self.sample_byte(class, address) } else { self.byte(class, address) };
         found.is_some_and(|(byte, lent)| byte.compare_exchange(lent, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok())
     }
 }
@@ -162,7 +187,7 @@ mod tests {
             for other in classes() {
                 for near in offset.saturating_sub(16)..(offset + 17).min(span_bytes) {
                     assert_eq!(
-                        shadow.is_lent(other, BASE + near),
+                        shadow.is_lent(other, BASE + near, false),
                         other == class && near == offset,
                         "{near} {other:?}"
                     );
@@ -182,7 +207,27 @@ mod tests {
             let slots = span_bytes / class.bytes();
             (0..slots).for_each(|slot| shadow.lend(class, BASE + slot * class.bytes()));
             (0..slots).step_by(2).for_each(|slot| assert!(shadow.take_back(class, BASE + slot * class.bytes())));
-            (0..slots).for_each(|slot| assert_eq!(shadow.is_lent(class, BASE + slot * class.bytes()), slot % 2 == 1));
+            (0..slots)
+                .for_each(|slot| assert_eq!(shadow.is_lent(class, BASE + slot * class.bytes(), false), slot % 2 == 1));
+        }
+    }
+
+    #[test]
+    fn a_sample_is_known_by_its_octave_and_its_start_and_is_no_other_object() {
+        let needed = Shadow::plan(Plan::new(), SPAN_BYTES).bytes();
+        let shadow = Shadow::empty();
+        shadow.init(BASE, SPAN_BYTES, &mut Carver::new(bytes(needed), needed).unwrap());
+        for class in classes() {
+            let at = BASE + 3 * class.bytes();
+            shadow.lend_sample(class, at);
+            assert!(shadow.is_lent(class, at, true) && !shadow.take_back(class, at));
+            for other in classes().filter(|other| other.octave() != class.octave()) {
+                assert!(!shadow.is_lent(other, at, true) && !shadow.is_lent(other, at, false), "{other:?}");
+            }
+            for other in classes() {
+                assert!(!shadow.is_lent(other, at, false) && !shadow.is_lent(other, at + 8, true), "{other:?}");
+            }
+            assert!(shadow.take_back_once(class, at, true) && !shadow.take_back_once(class, at, true));
         }
     }
 
@@ -190,7 +235,11 @@ mod tests {
     fn what_is_outside_is_not_lent() {
         let shadow = Shadow::empty();
         let class = SizeClass::new(0).unwrap();
-        assert!(!shadow.is_lent(class, 0) && !shadow.is_lent(class, usize::MAX) && !shadow.take_back(class, 1 << 40));
+        assert!(
+            !shadow.is_lent(class, 0, false)
+                && !shadow.is_lent(class, usize::MAX, true)
+                && !shadow.take_back(class, 1 << 40)
+        );
     }
 
     /// An address before the span, or behind it, leads into the row of another octave.
@@ -206,7 +255,7 @@ mod tests {
         }
         for class in all() {
             for outside in (BASE - (1 << 20)..BASE).chain(BASE + span_bytes..BASE + (1 << 20)).step_by(8) {
-                assert!(!shadow.is_lent(class, outside), "{class:?} {outside:#x}");
+                assert!(!shadow.is_lent(class, outside, false), "{class:?} {outside:#x}");
             }
         }
     }

@@ -62,6 +62,7 @@ impl<L: sealed::Served> Config for HostedLevel<L> {
     const INTERRUPTIBLE: bool = L::HANDLERS;
     const NUMA: bool = false;
     const FRESH_FRAMES_ARE_ZERO: bool = true;
+    const SAMPLED: bool = true;
     const LINEAR_SHADOW: bool = true;
     const KEEP_EMPTY_SLABS: usize = 16;
     const LARGE_SIZES_PER_DOUBLING: usize = 8;

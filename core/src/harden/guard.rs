@@ -19,7 +19,7 @@ use super::{Ask, slot_class};
 use crate::config::Config;
 use crate::error::{AllocError, BadFree, BadFreeKind};
 use crate::frame::{FrameCount, FrameSpan};
-use crate::heap::Heap;
+use crate::heap::{Heap, Lent};
 use crate::platform::Platform;
 use crate::sync::Ordering;
 
@@ -96,7 +96,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         }
         self.close_guards(&mut block);
         self.seal_guarded(&block);
-        Ok(address)
+        Ok(self.noticed(Lent::large(address, data * C::FRAME_BYTES)))
     }
 
     /// The frames for so many bytes: an object has one at least.
@@ -189,6 +189,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
             self.frames.lend_again(head);
             return Err(self.accuse_guarded(BadFreeKind::Overrun, &block));
         }
+        self.forget_large(address);
         self.erase(address, Self::data_frames(block.size) * C::FRAME_BYTES);
         if self.open_guards(&block) {
             self.release_large(block.span);

@@ -147,7 +147,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         classes.for_each(|class| census.classes[class.index()].pooled += 1);
         for class in SizeClass::all() {
             let count = &mut census.classes[class.index()];
-            count.pooled += self.pools.all().iter().map(|pool| pool.stacks.len(class)).sum::<usize>();
+            count.pooled += self.pools.all().iter().map(|pool| pool.stacks.objects(class)).sum::<usize>();
             let depots = self.nodes().filter_map(|node| self.depot(node));
             count.depot = depots.map(|depot| depot.len(class)).sum();
             count.condemned = self.hardening.condemned(class);

@@ -90,7 +90,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     /// not have.
     pub fn pooled_on(&self, cpu: CpuId) -> usize {
         let Some(pool) = self.pools.all().get(cpu.index()) else { return 0 };
-        let pooled: usize = SizeClass::all().map(|class| pool.stacks.len(class)).sum();
+        let pooled: usize = SizeClass::all().map(|class| pool.stacks.objects(class)).sum();
         pooled + pool.outbox.iter().count() + self.quarantined_on(cpu).count()
     }
 }

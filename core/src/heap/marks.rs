@@ -8,8 +8,10 @@ use crate::size_class::SizeClass;
 use crate::slab::{Shape, Slab, brief_of, slot_around, slot_at};
 use crate::sync::{AtomicU8, Ordering};
 
-/// The mark of a slot that is lent, where the slabs' descriptors have the marks. All others are not.
+/// The mark of a slot that is lent, where the slabs' descriptors have the marks, and of one whose object is a sample. All
+/// others are not lent.
 const LENT: u8 = 1;
+const SAMPLE: u8 = 2;
 
 impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     /// Whether the slabs' descriptors have the marks of their slots.
@@ -84,12 +86,36 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
 
     /// As [`unmark`](Self::unmark), by an exchange: of several at the same moment one succeeds.
     pub(crate) fn unmark_once(&self, class: SizeClass, address: usize) -> bool {
+        self.exchange_mark(class, address, false)
+    }
+
+    /// Makes a lent object, which nobody but the caller knows, a sample.
+    pub(super) fn mark_sample(&self, class: SizeClass, address: usize) {
         if C::LINEAR_SHADOW {
-            return self.shadow.take_back_once(class, address);
+            return self.shadow.lend_sample(class, address);
         }
+        if let Some(mark) = self.mark_of(class, address) {
+            // Relaxed: as `mark`.
+            mark.store(SAMPLE, Ordering::Relaxed);
+        }
+    }
+
+    /// As [`unmark_once`](Self::unmark_once), for a sample.
+    pub(super) fn unmark_sample(&self, class: SizeClass, address: usize) -> bool {
+        C::SAMPLED
+            && C::CHECKED
+            && self.slab_of(address).is_some_and(|slab| slab.is_of(class))
+            && self.exchange_mark(class, address, true)
+    }
+
+    fn exchange_mark(&self, class: SizeClass, address: usize, sample: bool) -> bool {
+        if C::LINEAR_SHADOW {
+            return self.shadow.take_back_once(class, address, sample);
+        }
+        let lent = if sample { SAMPLE } else { LENT };
         let mark = self.mark_of(class, address);
         // Relaxed: as `mark`.
-        mark.is_some_and(|mark| mark.compare_exchange(LENT, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok())
+        mark.is_some_and(|mark| mark.compare_exchange(lent, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok())
     }
 
     /// The mark of the object of `class` that starts at `address`.
@@ -108,14 +134,18 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         address & (Shape::of::<C>(class).bytes - 1)
     }
 
-    /// Whether the object of `class` at `address` is lent, as far as marks or bits tell.
+    /// Whether the object of `class`, the slab's, at `address` is lent, as far as marks or bits tell.
     pub(crate) fn is_lent(&self, slab: &Slab<'_>, class: SizeClass, address: usize) -> bool {
         if !C::CHECKED {
             return slab.slot_of(class, address).is_some_and(|slot| !slab.holds(slot));
         }
-        if C::LINEAR_SHADOW {
-            return self.shadow.is_lent(class, address);
-        }
-        self.mark_of(class, address).is_some_and(|mark| mark.load(Ordering::Relaxed) == LENT)
+        let is = |sample: bool| match C::LINEAR_SHADOW {
+            true => self.shadow.is_lent(class, address, sample),
+            false => {
+                let lent = if sample { SAMPLE } else { LENT };
+                self.mark_of(class, address).is_some_and(|mark| mark.load(Ordering::Relaxed) == lent)
+            }
+        };
+        is(false) || C::SAMPLED && is(true)
     }
 }

@@ -2,6 +2,7 @@
 
 use core::alloc::Layout;
 
+use super::sample::Lent;
 use super::{Answer, Heap};
 use crate::arena::{Access, Busy};
 use crate::carve::Metadata;
@@ -26,6 +27,8 @@ const TRIES: usize = 1 << 12;
 /// What a look for an object came to.
 enum Found {
     Object(usize),
+    /// An object that shall be a sample, and the token of its mark.
+    Marked(usize, usize),
     /// There is no free slot on this node.
     NoSlot(NodeId),
     WouldBlock,
@@ -35,10 +38,11 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     #[cold]
     #[inline(never)]
     pub(crate) fn alloc_slow(&self, layout: Layout, reclaim: bool) -> Answer {
-        Answer::of(self.serve(layout, reclaim, || self.alloc_once(layout)))
+        let served = self.serve(layout, reclaim, || self.alloc_once(layout));
+        Answer::of(served.map(|lent| self.noticed(lent)))
     }
 
-    fn alloc_once(&self, layout: Layout) -> Result<usize, AllocError> {
+    fn alloc_once(&self, layout: Layout) -> Result<Lent, AllocError> {
         match SizeClass::of(layout) {
             Some(class) => self.alloc_small(class),
             // No bytes at all are served as the least that their alignment allows.
@@ -50,7 +54,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         }
     }
 
-    fn alloc_small(&self, class: SizeClass) -> Result<usize, AllocError> {
+    fn alloc_small(&self, class: SizeClass) -> Result<Lent, AllocError> {
         // Other CPUs may take a new slab's slots before this one does, but not for ever.
         for _ in 0..8 {
             let node = match self.find(class) {
@@ -68,11 +72,15 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         Err(AllocError::NoMemory)
     }
 
-    fn found(&self, class: SizeClass, found: Found) -> Result<usize, AllocError> {
+    fn found(&self, class: SizeClass, found: Found) -> Result<Lent, AllocError> {
         match found {
             Found::Object(address) => {
                 self.mark(class, address);
-                Ok(address)
+                Ok(Lent::plain(address))
+            }
+            Found::Marked(address, token) => {
+                self.mark(class, address);
+                Ok(Lent::marked(address, class, token))
             }
             Found::NoSlot(_) => Err(AllocError::NoMemory),
             Found::WouldBlock => Err(AllocError::WouldBlock),
@@ -91,10 +99,18 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         if let Some(address) = pool.take(&mut pinned, class) {
             return Found::Object(address);
         }
-        match self.refill(&mut pinned, pool, class) {
-            Some(address) => Found::Object(address),
-            None => Found::NoSlot(pool.node()),
+        // The first round on top of a full stack may be marked as well.
+        for refilled in [false, true] {
+            if refilled && let Some(address) = self.refill(&mut pinned, pool, class) {
+                return Found::Object(address);
+            }
+            if C::SAMPLED
+                && let Some((address, token)) = pool.take_marked(&mut pinned, class)
+            {
+                return Found::Marked(address, token);
+            }
         }
+        Found::NoSlot(pool.node())
     }
 
     /// An object from the slabs of one node.
@@ -111,7 +127,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     pub(crate) fn slot_at(&self, node: NodeId, class: SizeClass) -> Option<Result<usize, AllocError>> {
         match self.find_on(node, class) {
             Found::NoSlot(_) => None,
-            found => Some(self.found(class, found)),
+            found => Some(self.found(class, found).map(Lent::address)),
         }
     }
 
@@ -121,7 +137,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         for node in (0..self.depots.slice().len() as u32).filter_map(NodeId::new) {
             match self.find_on(node, class) {
                 Found::NoSlot(_) => {}
-                found @ Found::Object(_) => return found,
+                found @ (Found::Object(_) | Found::Marked(..)) => return found,
                 Found::WouldBlock => last = Found::WouldBlock,
             }
         }
@@ -152,6 +168,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
             }
             taken
         });
+        self.charge_refill(pinned, pool, class);
         pool.take(pinned, class)
     }
 

@@ -7,6 +7,7 @@ use std::vec::Vec;
 
 use proptest::prelude::*;
 
+use super::sample::tests as samples;
 use super::*;
 use crate::config::Hardened;
 use crate::harden::slot_class;
@@ -20,12 +21,20 @@ const FRAMES: usize = if cfg!(miri) { 192 } else { 1024 };
 const STEPS: usize = if cfg!(miri) { 40 } else { 200 };
 const MOST_BYTES: usize = if cfg!(miri) { 40_000 } else { 300_000 };
 
-/// The marks beside the span, and one node.
+/// The marks beside the span, one node, and samples.
 struct Linear;
 impl Config for Linear {
     const SLAB_BYTES: usize = SLAB_BYTES;
     const LINEAR_SHADOW: bool = true;
     const NUMA: bool = false;
+    const SAMPLED: bool = true;
+}
+
+/// The marks in slabs, and samples.
+struct Sampled;
+impl Config for Sampled {
+    const SLAB_BYTES: usize = SLAB_BYTES;
+    const SAMPLED: bool = true;
 }
 
 /// As processes have it, but poisoned with something that is not zero, and with little held back.
@@ -37,6 +46,7 @@ impl Config for HardLinear {
     const POISON: u8 = 0xa5;
     const QUARANTINE_OBJECTS: usize = 7;
     const QUARANTINE_BYTES: usize = 4096;
+    const SAMPLED: bool = true;
 }
 
 #[derive(Clone, Debug)]
@@ -121,7 +131,9 @@ fn by<R>(interrupting: bool, work: impl FnOnce() -> R) -> R {
 impl<C: Config> Pair<C> {
     fn new() -> Self {
         Sim::become_cpu(0);
-        Self { heap: heap::<C>(FRAMES, CPUS as usize), lent: BTreeMap::new(), freed: None, next: 1 }
+        let heap = heap::<C>(FRAMES, CPUS as usize);
+        samples::watch(heap, 2000);
+        Self { heap, lent: BTreeMap::new(), freed: None, next: 1 }
     }
 
     fn pick(&self, pick: usize) -> Option<(usize, Layout)> {
@@ -233,6 +245,7 @@ impl<C: Config> Pair<C> {
         let lent = self.lent.values().filter(|(layout, _)| small(layout)).count();
         assert_eq!(self.heap.validate().unwrap().lent(), lent);
         self.heap.frames().validate().unwrap();
+        samples::live(|live| assert!(live.keys().all(|address| self.lent.contains_key(address)), "{live:x?}"));
     }
 
     fn finish(mut self) {
@@ -246,6 +259,7 @@ impl<C: Config> Pair<C> {
         self.validate();
         let slabs: usize = SizeClass::all().map(|class| self.heap.census().class(class).slabs).sum();
         assert_eq!(slabs, 0, "an empty slab was forgotten");
+        samples::live(|live| assert!(live.is_empty(), "{live:x?}"));
     }
 }
 
@@ -271,6 +285,12 @@ proptest! {
     #[test]
     fn the_heap_agrees_with_its_twin_with_linear_marks(ops in prop::collection::vec(ops(), 1..STEPS)) {
         run::<Linear>(ops);
+    }
+
+    #[test]
+    #[cfg_attr(miri, ignore = "the other twins have samples too")]
+    fn the_heap_agrees_with_its_twin_sampled(ops in prop::collection::vec(ops(), 1..STEPS)) {
+        run::<Sampled>(ops);
     }
 
     #[test]

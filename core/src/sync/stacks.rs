@@ -91,6 +91,9 @@ impl SizeClass {
     }
 }
 
+/// Words below this are no addresses of objects: they stand in marks.
+const TOKENS: usize = 64;
+
 /// One stack: where its top is, and how far it may rise. Both are places among the rounds; both are 0 before its first use.
 struct Fill {
     top: OwnerU32,
@@ -102,11 +105,21 @@ struct Fill {
 /// Everywhere and always a used stack has `bottom <= top <= limit <= bottom + capacity`, which is why the fast path tests
 /// no bound: a push compares the top with the limit, a pop looks whether it got the 0 at the bottom, which is no address.
 /// All zero bits are empty stacks that hold nothing, as [`Stacks::new`] makes them.
+///
+/// A **mark** says of the round below it that it is not to be had by the fast path: a 0 like the one at the bottom, so that
+/// a pop finds nothing and goes the long way round. Below the 0 stands the mark's token, unless that is 0.
+///
+/// ```text
+///   │ 0 │ r │ r │ r │ token │ 0 │ r │
+///               └ the marked round
+/// ```
 #[repr(C)]
 pub(crate) struct Stacks {
     fills: [Fill; SizeClass::COUNT],
     /// Only the owner's methods touch these.
     rounds: [Round; ROUNDS],
+    /// Words of each stack that are no rounds but marks.
+    marks: [OwnerU32; SizeClass::COUNT],
 }
 
 impl Stacks {
@@ -116,11 +129,13 @@ impl Stacks {
             return Self {
                 fills: [const { Fill { top: OwnerU32::new(0), limit: OwnerU32::new(0) } }; SizeClass::COUNT],
                 rounds: [const { Round::new(0) }; ROUNDS],
+                marks: [const { OwnerU32::new(0) }; SizeClass::COUNT],
             };
             #[cfg(loom)]
             return Self {
                 fills: core::array::from_fn(|_| Fill { top: OwnerU32::new(0), limit: OwnerU32::new(0) }),
                 rounds: core::array::from_fn(|_| Round::new(0)),
+                marks: core::array::from_fn(|_| OwnerU32::new(0)),
             };
         }
     }
@@ -140,7 +155,12 @@ impl Stacks {
         unsafe { self.rounds.get_unchecked(place as usize) }
     }
 
-    /// How many rounds the stack holds.
+    /// How many rounds the stack holds, without its marks.
+    pub(crate) fn objects(&self, class: SizeClass) -> usize {
+        self.len(class).saturating_sub(self.marks[class.index()].get() as usize)
+    }
+
+    /// How many rounds the stack holds, and words of marks.
     pub(crate) fn len(&self, class: SizeClass) -> usize {
         (self.fill(class).top.get() as usize).saturating_sub(class.bottom())
     }
@@ -204,19 +224,76 @@ impl Stacks {
         self.fill(class).top.set((class.bottom() + filled) as u32);
     }
 
-    /// Takes the `count` rounds out that were put in first, all if there are fewer. `spill` is shown them before, and does
-    /// nothing with the stack.
+    /// Takes the `count` rounds out that were put in first, all if there are fewer, and without their marks. `spill` is shown
+    /// them before, and does nothing with the stack.
     pub(crate) fn take_oldest(&self, class: SizeClass, count: usize, spill: impl FnOnce(&[usize])) {
         let rounds = &self.rounds[class.bottom() + 1..][..self.len(class)];
-        let count = count.min(rounds.len());
+        let mut count = count.min(rounds.len());
         if count == 0 {
             return;
         }
-        read_rounds(&rounds[..count], spill);
+        let mut objects = count;
+        if self.marks[class.index()].get() != 0 {
+            // A round is not parted from its mark.
+            count += rounds[count..].iter().take_while(|round| round.get() < TOKENS).count();
+            objects = self.drop_marks(class, &rounds[..count]);
+        }
+        read_rounds(&rounds[..objects], spill);
         for place in count..rounds.len() {
             rounds[place - count].set(rounds[place].get());
         }
         self.fill(class).top.set((class.bottom() + rounds.len() - count) as u32);
+    }
+
+    /// Moves rounds together, over the marks between them. Answers how many they are.
+    fn drop_marks(&self, class: SizeClass, rounds: &[Round]) -> usize {
+        let mut objects = 0;
+        for round in rounds {
+            if round.get() >= TOKENS {
+                rounds[objects].set(round.get());
+                objects += 1;
+            }
+        }
+        let marks = &self.marks[class.index()];
+        marks.set(marks.get() - (rounds.len() - objects) as u32);
+        objects
+    }
+
+    /// Marks the round that has so many others and marks above it, unless there is a mark right there already, or no such
+    /// round, or no room. The token is below 64.
+    pub(crate) fn mark(&self, class: SizeClass, above: usize, token: usize) -> bool {
+        let len = self.len(class);
+        let words = if token == 0 { 1 } else { 2 };
+        let Some(place) = len.checked_sub(above).filter(|&place| place > 0) else { return false };
+        let all = &self.rounds[class.bottom() + 1..][..class.stack_capacity()];
+        if len + words > all.len() || all[place - 1].get() < TOKENS || token >= TOKENS {
+            return false;
+        }
+        for from in (place..len).rev() {
+            all[from + words].set(all[from].get());
+        }
+        all[place].set(token);
+        all[place + words - 1].set(0);
+        let marks = &self.marks[class.index()];
+        marks.set(marks.get() + words as u32);
+        self.set_limit(class, self.limit(class).max(len + words));
+        self.fill(class).top.set((class.bottom() + len + words) as u32);
+        true
+    }
+
+    /// The round on top, if it is marked, and the mark's token.
+    pub(crate) fn pop_marked(&self, class: SizeClass) -> Option<(usize, usize)> {
+        let rounds = &self.rounds[class.bottom() + 1..][..self.len(class)];
+        let (mark, below) = rounds.split_last().filter(|(mark, _)| mark.get() == 0)?;
+        let (last, rest) = below.split_last()?;
+        let (round, token, words) = match last.get() {
+            token if token < TOKENS => (rest.last()?.get(), token, 2),
+            round => (round, mark.get(), 1),
+        };
+        let marks = &self.marks[class.index()];
+        marks.set(marks.get() - words);
+        self.fill(class).top.set((class.bottom() + rounds.len()) as u32 - words - 1);
+        Some((round, token))
     }
 }
 
@@ -307,6 +384,36 @@ mod tests {
         assert_eq!(stacks.len(class), 0);
         stacks.set_limit(class, 0);
         assert!(!stacks.push(class, 1));
+    }
+
+    #[test]
+    fn a_marked_round_is_not_for_a_pop_and_loses_its_mark_when_it_leaves() {
+        let (stacks, class) = (Stacks::new(), class(48));
+        let pop = || stacks.pop_and_peek(class).map(|(round, _)| round);
+        assert!(!stacks.mark(class, 0, 0) && stacks.pop_marked(class).is_none(), "it is empty");
+        stacks.set_limit(class, 4);
+        assert!((101..=104).all(|round| stacks.push(class, round)));
+        assert!(stacks.mark(class, 1, 0) && stacks.mark(class, 4, 7) && !stacks.mark(class, 1, 0));
+        assert_eq!((stacks.objects(class), stacks.len(class)), (4, 7));
+        assert_eq!((pop(), pop(), stacks.pop_marked(class)), (Some(104), None, Some((103, 0))));
+        assert!(stacks.push(class, 105), "a mark is no end");
+        assert_eq!((pop(), pop(), pop(), stacks.pop_marked(class)), (Some(105), Some(102), None, Some((101, 7))));
+        assert_eq!((stacks.len(class), stacks.objects(class), pop()), (0, 0, None));
+        assert!((201..=204).all(|round| stacks.push(class, round)));
+        assert!(stacks.mark(class, 2, 9) && stacks.mark(class, 0, 0));
+        stacks.take_oldest(class, 2, |oldest| assert_eq!(oldest, [201, 202]));
+        assert_eq!((stacks.objects(class), stacks.len(class)), (2, 3));
+        stacks.take_oldest(class, 9, |oldest| assert_eq!(oldest, [203, 204]));
+        assert_eq!((stacks.objects(class), stacks.len(class)), (0, 0));
+    }
+
+    #[test]
+    fn a_mark_needs_room() {
+        let (stacks, class) = (Stacks::new(), class(32768));
+        stacks.set_limit(class, usize::MAX);
+        let rounds = class.stack_capacity();
+        assert!((1..=rounds).all(|round| stacks.push(class, 100 + round)) && !stacks.mark(class, 0, 0));
+        assert!(stacks.pop_and_peek(class).is_some() && !stacks.mark(class, 0, 1) && stacks.mark(class, 0, 0));
     }
 
     #[test]
