@@ -31,6 +31,9 @@ unsafe extern "C" fn before() {
         return;
     }
     let Some(pinned) = Hosted::pin() else { return };
+    // So that a handler that finds no memory does not wait for the lock behind which there may be more: it is this
+    // thread's.
+    tls::set_supplying(true);
     members::all().for_each(|instance| instance.before_fork(&pinned));
     tls::set_forking(Some(pinned.cpu()));
     // The claim stays, so that handlers do not wait for the locks.
@@ -54,5 +57,6 @@ unsafe extern "C" fn in_child() {
 
 fn give_back(cpu: CpuId, copied_as: Option<CpuId>) {
     members::all().for_each(|instance| instance.after_fork(copied_as));
+    tls::set_supplying(false);
     Hosted::leave(cpu);
 }

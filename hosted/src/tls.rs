@@ -262,6 +262,13 @@ pub(crate) fn is_supplying() -> bool {
     here::with(|here| here.supplying.load(Ordering::Relaxed))
 }
 
+/// Says that the thread is in the middle of [`supplying`], as it were, or is not any more.
+pub(crate) fn set_supplying(is_supplying: bool) {
+    compiler_fence(Ordering::SeqCst);
+    HERE.with(|here| here.supplying.store(is_supplying, Ordering::Relaxed));
+    compiler_fence(Ordering::SeqCst);
+}
+
 /// The number that the thread gives back when it ends, or what is no number.
 pub(crate) fn own_number() -> u32 {
     here::with(|here| here.own.load(Ordering::Relaxed))

@@ -57,20 +57,26 @@ fn work(done: &AtomicBool) {
     }
 }
 
-#[test]
-fn a_storm_of_handlers_that_allocate() {
+fn on_signal(handler: extern "C" fn(libc::c_int)) {
     // SAFETY: an all-zero action is a valid one: no flags, an empty mask.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     action.sa_sigaction = handler as *const () as libc::sighandler_t;
     action.sa_flags = libc::SA_RESTART;
     // SAFETY: the handler may interrupt anything, and the action outlives the call.
     assert_eq!(unsafe { libc::sigaction(libc::SIGALRM, &action, std::ptr::null_mut()) }, 0);
-    let storm = |interval_us| {
-        let interval = libc::timeval { tv_sec: 0, tv_usec: interval_us };
-        let timer = libc::itimerval { it_interval: interval, it_value: interval };
-        // SAFETY: the timer is read during the call.
-        assert_eq!(unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, std::ptr::null_mut()) }, 0);
-    };
+}
+
+/// A signal so often; none if it is 0.
+fn storm(interval_us: libc::suseconds_t) {
+    let interval = libc::timeval { tv_sec: 0, tv_usec: interval_us };
+    let timer = libc::itimerval { it_interval: interval, it_value: interval };
+    // SAFETY: the timer is read during the call.
+    assert_eq!(unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, std::ptr::null_mut()) }, 0);
+}
+
+#[test]
+fn a_storm_of_handlers_that_allocate() {
+    on_signal(handler);
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         (0..3).for_each(|_| drop(scope.spawn(|| work(&done))));
@@ -86,4 +92,49 @@ fn a_storm_of_handlers_that_allocate() {
     let [handled, served, broken] = [&HANDLED, &SERVED, &BROKEN].map(|counter| counter.load(Ordering::Relaxed));
     println!("{handled} signals, {served} served");
     assert!(served > 0 && broken == 0, "{served} served, {broken} broken");
+}
+
+/// Run by the test below, in a process of its own.
+#[test]
+#[ignore = "its limit is the process's"]
+fn forks_with_handlers_that_find_no_memory() {
+    extern "C" fn ask_for_too_much(_: libc::c_int) {
+        HANDLED.fetch_add(1, Ordering::Relaxed);
+        let layout = Layout::new::<[u8; 4 << 20]>();
+        // SAFETY: the layout has bytes.
+        let object = unsafe { A.alloc(layout) };
+        if !object.is_null() {
+            // SAFETY: just lent, and not used.
+            unsafe { A.dealloc(object, layout) };
+        }
+    }
+    on_signal(ask_for_too_much);
+    A.set_limit(3 << 20).expect("little is in use");
+    storm(50);
+    for turn in 0..200 {
+        // SAFETY: the child ends at once.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            // SAFETY: the test's own end is not the child's.
+            unsafe { libc::_exit(i32::from(vec![1u8; 1000].len() != 1000)) }
+        }
+        let mut status = 0;
+        // SAFETY: the call writes the status it is given. A signal may end it too early.
+        while unsafe { libc::waitpid(child, &mut status, 0) } == -1 {}
+        assert_eq!(status, 0, "child {turn}");
+    }
+    storm(0);
+    println!("{} signals", HANDLED.load(Ordering::Relaxed));
+    assert!(HANDLED.load(Ordering::Relaxed) > 0);
+}
+
+/// Such a handler may come while the thread that forks has all locks.
+#[test]
+fn a_handler_in_the_middle_of_a_fork_that_finds_no_memory() {
+    let mut program = std::process::Command::new("timeout");
+    program.arg("60").arg(std::env::current_exe().expect("it runs"));
+    let program = program.args(["--exact", "forks_with_handlers_that_find_no_memory", "--ignored", "--nocapture"]);
+    let output = program.output().expect("a process");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("1 passed"), "{:?}: {text}", output.status);
 }
