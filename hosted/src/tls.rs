@@ -265,7 +265,7 @@ pub(crate) fn is_supplying() -> bool {
 /// Says that the thread is in the middle of [`supplying`], as it were, or is not any more.
 pub(crate) fn set_supplying(is_supplying: bool) {
     compiler_fence(Ordering::SeqCst);
-    HERE.with(|here| here.supplying.store(is_supplying, Ordering::Relaxed));
+    here::with(|here| here.supplying.store(is_supplying, Ordering::Relaxed));
     compiler_fence(Ordering::SeqCst);
 }
 
