@@ -194,7 +194,7 @@ impl<L: Level> Pagemill<L> {
     }
 
     /// As [`stats`](Self::stats), without asking the system: some loads.
-    pub fn heap_stats(&self) -> Stats {
+    pub fn own_stats(&self) -> Stats {
         L::process().own_stats()
     }
 

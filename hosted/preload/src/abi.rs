@@ -12,18 +12,12 @@ use crate::heap::{self, LEAST_ALIGN};
 
 const PAGE: usize = 4096;
 
-/// What `alloc` found, or that there is no memory.
-#[inline(always)]
-fn or_no_memory(object: *mut u8) -> *mut c_void {
-    if object.is_null() { errno::none(ENOMEM) } else { object.cast() }
-}
-
 fn aligned(align: usize, size: usize) -> *mut c_void {
     if align <= LEAST_ALIGN {
         return malloc(size);
     }
     match heap::layout(size, align) {
-        Some(layout) => or_no_memory(heap::alloc_as(layout)),
+        Some(layout) => errno::or_no_memory(heap::alloc_as(layout)),
         None => errno::none(ENOMEM),
     }
 }
@@ -31,14 +25,14 @@ fn aligned(align: usize, size: usize) -> *mut c_void {
 /// An object of `size` bytes.
 #[unsafe(no_mangle)]
 pub extern "C" fn malloc(size: usize) -> *mut c_void {
-    or_no_memory(heap::alloc(size))
+    heap::alloc(size)
 }
 
 /// An object of `count` times `size` bytes, all of them zero.
 #[unsafe(no_mangle)]
 pub extern "C" fn calloc(count: usize, size: usize) -> *mut c_void {
     match count.checked_mul(size) {
-        Some(bytes) => or_no_memory(heap::alloc_zeroed(bytes)),
+        Some(bytes) => heap::alloc_zeroed(bytes),
         None => errno::none(ENOMEM),
     }
 }
@@ -66,7 +60,7 @@ pub unsafe extern "C" fn realloc(object: *mut c_void, size: usize) -> *mut c_voi
         return std::ptr::null_mut();
     }
     // SAFETY: the caller's promise.
-    or_no_memory(unsafe { heap::realloc(old, size) })
+    errno::or_no_memory(unsafe { heap::realloc(old, size) })
 }
 
 /// As [`realloc`], to `count` times `size` bytes.
@@ -110,7 +104,6 @@ pub unsafe extern "C" fn posix_memalign(place: *mut *mut c_void, align: usize, s
         return EINVAL;
     }
     let object = match heap::layout(size, align) {
-        Some(_) if align <= LEAST_ALIGN => heap::alloc(size),
         Some(layout) => heap::alloc_as(layout),
         None => std::ptr::null_mut(),
     };

@@ -13,3 +13,9 @@ pub(crate) fn none(why: c_int) -> *mut c_void {
     unsafe { place.write(why) };
     ptr::null_mut()
 }
+
+/// The object, or that there is no memory for it.
+#[inline(always)]
+pub(crate) fn or_no_memory(object: *mut u8) -> *mut c_void {
+    if object.is_null() { none(libc::ENOMEM) } else { object.cast() }
+}

@@ -1,21 +1,24 @@
 //! Which heap serves: one of three, by the level that the process chose before its first request.
 //!
 //! ```text
-//!   malloc ──► CHECKED? what the thread has at hand ──────────────► here nearly every request ends
-//!                │ no, or nothing at hand
-//!                └─► by level ──► Fast: at hand ──► the whole way
-//!                             └─► not chosen yet: read the options, make the first request
+//!   malloc ──► Checked? Fast? ──► what the thread has at hand: here nearly every request ends
+//!                └─ no, or nothing at hand ──► the whole way, by level
+//!                     └─ not chosen yet: read the options, make the first request
 //! ```
 //!
-//! All three may be interrupted by signal handlers. The level is a byte of the library; at `Checked` it is one comparison.
+//! All three may be interrupted by signal handlers. The level is a byte of the library: a comparison at `Checked`, two at
+//! `Fast`.
 #![allow(unsafe_code, reason = "objects by their pointers")]
 
 use std::alloc::Layout;
+use std::ffi::c_void;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use pagemill::{BadFree, BadFreeKind, Heap};
 use pagemill_hosted::{Checked, ChosenLevel, Fast, Hosted, HostedLevel, Level, Pagemill, WithHandlers, options};
+
+use crate::errno;
 
 /// What every object is a multiple of, as the C ABI of 64-bit machines has it.
 pub(crate) const LEAST_ALIGN: usize = 16;
@@ -113,53 +116,57 @@ pub(crate) fn layout(size: usize, align: usize) -> Option<Layout> {
     Layout::from_size_align(size.max(1), align.max(LEAST_ALIGN)).ok()
 }
 
-/// An object of `size` bytes, null if there is none.
+/// What the thread has at hand for a small object.
 #[inline(always)]
-pub(crate) fn alloc(size: usize) -> *mut u8 {
-    if LEVEL.load(Ordering::Relaxed) == CHECKED
-        && let Some(layout) = small(size)
-        && let Some(object) = heap::<WithHandlers<Checked>>().alloc_at_hand(layout)
-    {
-        return object.as_ptr();
-    }
-    alloc_otherwise(size)
+fn at_hand(size: usize) -> Option<(NonNull<u8>, Layout)> {
+    let layout = small(size)?;
+    let object = match LEVEL.load(Ordering::Relaxed) {
+        CHECKED => heap::<WithHandlers<Checked>>().alloc_at_hand(layout),
+        FAST => heap::<WithHandlers<Fast>>().alloc_at_hand(layout),
+        _ => None,
+    }?;
+    Some((object, layout))
 }
 
-#[inline(never)]
-fn alloc_otherwise(size: usize) -> *mut u8 {
-    if LEVEL.load(Ordering::Relaxed) == FAST
-        && let Some(layout) = small(size)
-        && let Some(object) = heap::<WithHandlers<Fast>>().alloc_at_hand(layout)
-    {
-        return object.as_ptr();
+/// An object of `size` bytes; null, and the error number says so, if there is none.
+#[inline(always)]
+pub(crate) fn alloc(size: usize) -> *mut c_void {
+    match at_hand(size) {
+        Some((object, _)) => object.as_ptr().cast(),
+        None => alloc_rest(size),
     }
-    layout(size, LEAST_ALIGN).map_or(ptr::null_mut(), alloc_as)
+}
+
+#[cold]
+#[inline(never)]
+fn alloc_rest(size: usize) -> *mut c_void {
+    errno::or_no_memory(layout(size, LEAST_ALIGN).map_or(ptr::null_mut(), alloc_as))
 }
 
 /// An object for `layout`, null if there is none.
-#[cold]
 #[inline(never)]
 pub(crate) fn alloc_as(layout: Layout) -> *mut u8 {
     by_level!(L => heap::<L>().alloc(layout).map_or(ptr::null_mut(), NonNull::as_ptr))
 }
 
-/// An object of `size` bytes that are zero, null if there is none.
+/// An object of `size` bytes that are zero; null, and the error number says so, if there is none.
 #[inline(always)]
-pub(crate) fn alloc_zeroed(size: usize) -> *mut u8 {
-    if LEVEL.load(Ordering::Relaxed) == CHECKED
-        && let Some(layout) = small(size)
-        && let Some(object) = heap::<WithHandlers<Checked>>().alloc_at_hand(layout)
-    {
-        // SAFETY: the object was just lent and has so many bytes.
-        unsafe { object.write_bytes(0, layout.size()) };
-        return object.as_ptr();
+pub(crate) fn alloc_zeroed(size: usize) -> *mut c_void {
+    match at_hand(size) {
+        Some((object, layout)) => {
+            // SAFETY: the object was just lent and has so many bytes.
+            unsafe { object.write_bytes(0, layout.size()) };
+            object.as_ptr().cast()
+        }
+        None => zeroed_rest(size),
     }
-    layout(size, LEAST_ALIGN).map_or(ptr::null_mut(), zeroed_otherwise)
 }
 
+#[cold]
 #[inline(never)]
-fn zeroed_otherwise(layout: Layout) -> *mut u8 {
-    by_level!(L => heap::<L>().alloc_zeroed(layout).map_or(ptr::null_mut(), NonNull::as_ptr))
+fn zeroed_rest(size: usize) -> *mut c_void {
+    let zeroed = |layout| by_level!(L => heap::<L>().alloc_zeroed(layout).map_or(ptr::null_mut(), NonNull::as_ptr));
+    errno::or_no_memory(layout(size, LEAST_ALIGN).map_or(ptr::null_mut(), zeroed))
 }
 
 /// Takes an object back; nothing is no object.
@@ -169,28 +176,24 @@ fn zeroed_otherwise(layout: Layout) -> *mut u8 {
 #[inline(always)]
 pub(crate) unsafe fn free(object: *mut u8) {
     let Some(object) = NonNull::new(object) else { return };
-    if LEVEL.load(Ordering::Relaxed) == CHECKED {
+    let freed = match LEVEL.load(Ordering::Relaxed) {
         // SAFETY: the caller's promise.
-        let freed = unsafe { heap::<WithHandlers<Checked>>().free_at_hand(object) };
-        if freed {
-            return;
-        }
+        CHECKED => unsafe { heap::<WithHandlers<Checked>>().free_at_hand(object) },
+        // SAFETY: as above.
+        FAST => unsafe { heap::<WithHandlers<Fast>>().free_at_hand(object) },
+        _ => false,
+    };
+    if !freed {
+        // SAFETY: as above.
+        unsafe { free_rest(object) };
     }
-    // SAFETY: the caller's promise.
-    unsafe { free_otherwise(object) };
 }
 
 /// # Safety
 /// As [`free`].
+#[cold]
 #[inline(never)]
-unsafe fn free_otherwise(object: NonNull<u8>) {
-    if LEVEL.load(Ordering::Relaxed) == FAST {
-        // SAFETY: the caller's promise.
-        let freed = unsafe { heap::<WithHandlers<Fast>>().free_at_hand(object) };
-        if freed {
-            return;
-        }
-    }
+unsafe fn free_rest(object: NonNull<u8>) {
     // SAFETY: the caller's promise. A wrong one has been told to the heap's fault hook, which ends the process unless it was
     // asked to go on.
     let _ = by_level!(L => unsafe { heap::<L>().free_unsized(object) });
@@ -230,7 +233,7 @@ unsafe fn free_sized_otherwise(object: NonNull<u8>, size: usize, align: usize) {
         return;
     }
     // SAFETY: the caller's promise.
-    unsafe { free_otherwise(object) };
+    unsafe { free(object.as_ptr()) };
 }
 
 /// Whether an object that was asked for with `size` bytes, or was last changed to so many, can have `usable` bytes.

@@ -4,6 +4,7 @@
 //! abi    [unsafe] the functions of C, as glibc's manual has them
 //! cxx    [unsafe] the operators of C++
 //! told   [unsafe] what these functions tell: mallinfo, malloc_stats, malloc_info
+//! ctl    [unsafe] pagemill's own functions, those of `pagemill.h`
 //! heap   [unsafe] which of three heaps serves, one a level, and how
 //! errno  [unsafe] error numbers
 //! ```
@@ -13,6 +14,7 @@
 #![cfg(target_os = "linux")]
 
 pub mod abi;
+pub mod ctl;
 #[cfg(target_arch = "x86_64")]
 pub mod cxx;
 mod errno;

@@ -7,11 +7,12 @@ use std::fmt::{self, Write};
 use libc::FILE;
 use pagemill_hosted::{Pagemill, Stats};
 
+use crate::ctl::pagemill_c::pagemill_report;
 use crate::heap::by_level;
 
 /// `struct mallinfo2`: bytes, but for the counts of blocks.
 #[repr(C)]
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, Debug)]
 pub struct Mallinfo2 {
     arena: usize,
     ordblks: usize,
@@ -27,7 +28,7 @@ pub struct Mallinfo2 {
 
 /// `struct mallinfo`: the same in the words of long ago.
 #[repr(C)]
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, Debug)]
 pub struct Mallinfo {
     arena: c_int,
     ordblks: c_int,
@@ -43,7 +44,7 @@ pub struct Mallinfo {
 
 /// What the heap says without asking the system.
 fn stats() -> Stats {
-    by_level!(L => Pagemill::<L>::new().heap_stats())
+    by_level!(L => Pagemill::<L>::new().own_stats())
 }
 
 /// Where the bytes of the heap are: all of it, what is in use, what is free, and what of that could go back at once.
@@ -76,11 +77,8 @@ pub extern "C" fn mallinfo() -> Mallinfo {
 /// Writes where the bytes of the heap are to the error output.
 #[unsafe(no_mangle)]
 pub extern "C" fn malloc_stats() {
-    let mut text = Text::new();
-    // What has no room is cut.
-    let _ = writeln!(text, "{}", by_level!(L => Pagemill::<L>::new().stats()));
-    // SAFETY: so many bytes are there to be read.
-    unsafe { libc::write(libc::STDERR_FILENO, text.bytes.as_ptr().cast(), text.len) };
+    // There is nobody to tell if that takes nothing.
+    let _ = pagemill_report(libc::STDERR_FILENO, 0);
 }
 
 /// Writes the same to a stream, as XML in the manner of glibc's. Answers 0, or -1 if that fails or there are options.
