@@ -88,6 +88,13 @@ impl SizeClass {
         if exists { Some(class) } else { None }
     }
 
+    /// The class whose number somebody has kept; `None` for what is beyond all of them, as a mark for none is. The number of
+    /// a class in a gap is never kept.
+    #[inline(always)]
+    pub(crate) const fn kept(number: u32) -> Option<Self> {
+        if number <= (MAX_LOG2 - 3) * 4 { Some(Self(number)) } else { None }
+    }
+
     /// Every class, smallest first.
     pub fn all() -> impl DoubleEndedIterator<Item = Self> {
         (0..Self::COUNT).filter_map(Self::new)

@@ -283,8 +283,9 @@ impl<'m> Slab<'m> {
     }
 
     /// The class of its slots, if it describes a slab of the heap's own.
+    #[inline(always)]
     pub(crate) fn class(&self) -> Option<SizeClass> {
-        SizeClass::new(usize::from(self.kind.load(Ordering::Relaxed) as u8))
+        SizeClass::kept(u32::from(self.kind.load(Ordering::Relaxed) as u8))
     }
 
     /// The node that its memory is on.
