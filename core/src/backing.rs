@@ -3,6 +3,7 @@
 use core::alloc::Layout;
 
 use crate::config::Config;
+use crate::frame::FrameSpan;
 use crate::heap::Heap;
 use crate::id::NodeMask;
 use crate::platform::Platform;
@@ -16,6 +17,9 @@ pub struct Backing {
     /// Called before anything is reclaimed; for the first request, where memory comes on demand. If it says yes and none of
     /// the nodes has more memory than before, the request is tried once more and no more is asked for.
     pub supply: fn(Layout, NodeMask) -> bool,
+    /// Is told of frames that a slab or a large object has got, before anybody has touched them: their first address, and how
+    /// many bytes they are. For instance to get the pages behind them at once. `None` if nobody wants to know.
+    pub taken: Option<fn(*mut u8, usize)>,
     /// Is told that frames of a slab or a large object have become free, for instance to
     /// [report](crate::Frames::report) some.
     pub released: fn(),
@@ -54,6 +58,13 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     /// Asks for more memory on one of `nodes`; nothing is held.
     pub(crate) fn supply(&self, layout: Layout, nodes: NodeMask) -> bool {
         self.backing.is_some_and(|backing| (backing.supply)(layout, nodes))
+    }
+
+    /// Says that frames are taken; nothing is held.
+    pub(crate) fn tell_taken(&self, span: FrameSpan) {
+        if let Some(taken) = self.backing.and_then(|backing| backing.taken) {
+            taken(self.window.pointer(self.address_of(span)), span.count().get() * C::FRAME_BYTES);
+        }
     }
 
     /// Says that frames have become free; nothing is held.

@@ -347,7 +347,11 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
     /// Gives a large object more or fewer frames where it is.
     fn resize_large(&self, span: FrameSpan, count: FrameCount) -> bool {
         if count > span.count() {
-            return self.frames.extend_large(span, count - span.count());
+            let is_longer = self.frames.extend_large(span, count - span.count());
+            if is_longer && let Ok(tail) = FrameSpan::new(span.end(), count - span.count()) {
+                self.tell_taken(tail);
+            }
+            return is_longer;
         }
         if count < span.count() {
             let Ok(tail) = FrameSpan::new(span.start() + count, span.count() - count) else { return false };

@@ -97,6 +97,7 @@ macro_rules! serve {
             Backing {
                 // All its memory is on one node, as far as the heap knows.
                 supply: |layout, nodes| nodes.contains(NodeId::ZERO) && $process.supply(layout),
+                taken: Some(|start, bytes| $process.taken(start, bytes)),
                 released: || $process.relieve(),
                 moves: Some(Moves {
                     least_bytes: moves::LEAST_BYTES,

@@ -28,6 +28,8 @@
 //! c          [unsafe] the same for C
 //! ctl        what can be asked of the heaps of a process, and changed in them
 //! edges      [unsafe] before `main` and after it
+//! nodes      [unsafe] which nodes pages come from
+//! prefault   pages before they are touched
 //! options    what whoever starts the program wants of its heap
 //! report     the account of every heap, as text and as JSON
 //! print      [unsafe] text to a file, put together without allocating
@@ -78,6 +80,8 @@ mod members;
 #[cfg(target_os = "linux")]
 mod moves;
 #[cfg(target_os = "linux")]
+mod nodes;
+#[cfg(target_os = "linux")]
 mod numa;
 #[cfg(target_os = "linux")]
 mod numbers;
@@ -85,6 +89,8 @@ mod numbers;
 mod options;
 #[cfg(target_os = "linux")]
 mod pages;
+#[cfg(target_os = "linux")]
+mod prefault;
 #[cfg(target_os = "linux")]
 mod print;
 #[cfg(target_os = "linux")]

@@ -24,6 +24,7 @@ use error::Refusal;
 use crate::balloon::LimitError;
 use crate::ctl::{self, Control};
 use crate::huge::HugePages;
+use crate::nodes;
 use crate::print::Print;
 
 /// What is said at the end of the process.
@@ -243,6 +244,14 @@ impl Options {
             started.map_err(|error| Refusal::System(error.raw_os_error().unwrap_or(0)))?;
         }
         Ok(())
+    }
+
+    /// Gives up what `numa` asks for if the process may have no memory there, and says so.
+    pub(crate) fn check_nodes(&self) {
+        if !nodes::are_there(self.numa()) {
+            complain(OptionError::refused(&parse::ENTRIES[Name::Numa as usize], Refusal::NoNode));
+            self.values[Name::Numa as usize].store(0, Ordering::Relaxed);
+        }
     }
 
     /// Writes a line on a limit that was asked for and cannot be kept.

@@ -27,9 +27,11 @@ use crate::huge::{Choice, HugePages};
 use crate::lock::HostedLock;
 use crate::members::{Instance, Member};
 use crate::moves::Moved;
+use crate::nodes;
 use crate::numbers::{self, SEATS};
 use crate::options::options;
 use crate::pages;
+use crate::prefault::Ahead;
 use crate::reserve::{self, PAGE, Reservation};
 use crate::tls::{self, Hosted};
 
@@ -70,6 +72,7 @@ pub(crate) struct Process<C: Config> {
     mapped: AtomicUsize,
     limit: AtomicUsize,
     excess: Excess,
+    ahead: Ahead,
     moved: &'static Moved,
     background: Background,
     huge_pages: Choice,
@@ -123,6 +126,7 @@ where
             mapped: AtomicUsize::new(0),
             limit: AtomicUsize::new(usize::MAX),
             excess: Excess::new(),
+            ahead: Ahead::new(),
             moved,
             background: Background::new(member),
             huge_pages: Choice::new(),
@@ -152,6 +156,18 @@ where
             self.start_background_by_the_way();
         }
         supplied.unwrap_or(false)
+    }
+
+    /// Frames are lent that nobody has touched since.
+    pub(crate) fn taken(&self, start: *mut u8, bytes: usize) {
+        let Some(ground) = self.ground.get() else { return };
+        let first = start.addr() - ground.reservation.start().addr();
+        let lent = first..first + bytes;
+        if self.ahead.is_beyond(&lent) {
+            let memory = self.memory.load(Ordering::Relaxed);
+            let used = memory.saturating_sub(self.frames.free_frames().get() * PAGE);
+            self.ahead.lent(ground.reservation, lent, used, memory);
+        }
     }
 
     /// Frames have become free: gives back to the system what the process should not keep.
@@ -216,6 +232,7 @@ where
     /// Reserves as much as may be, describes it to the heap, and adds a first region.
     fn set_up(&'static self) -> Option<Land> {
         let options = options();
+        options.check_nodes();
         let most = reserve::limit().map_or(MOST_BYTES, |limit| limit / 2).min(MOST_BYTES);
         let mut memory = most.min(options.reserve().unwrap_or(MOST_BYTES)) & !(HUGE_BYTES - 1);
         self.huge_pages.set_unless_chosen(options.thp());
@@ -331,13 +348,14 @@ where
             }
             _ => Some(false),
         };
-        if explicit == Some(false) {
-            self.wish(ground, region);
+        match explicit {
+            Some(false) => self.wish(ground, region),
+            _ => nodes::place(ground.reservation, region, options().numa()),
         }
         explicit.is_some()
     }
 
-    /// Wishes for pages in memory that is not yet touched: huge ones, but for the first.
+    /// Wishes for pages in memory that is not yet touched: huge ones, but for the first, and from certain nodes.
     fn wish(&self, ground: Ground, range: Range<usize>) {
         let border = match self.huge_pages.get() {
             HugePages::Never => range.end,
@@ -347,6 +365,7 @@ where
         let border = border.clamp(range.start, range.end);
         ground.reservation.prefer_huge(range.start..border, false);
         ground.reservation.prefer_huge(border..range.end, true);
+        nodes::place(ground.reservation, range, options().numa());
     }
 
     /// Adds the next `bytes` as a region.

@@ -114,6 +114,22 @@ impl Reservation {
         keeping_errno(|| unsafe { libc::madvise(first.as_ptr().cast(), bytes, libc::MADV_DONTNEED) == 0 })
     }
 
+    /// Gets the pages behind these bytes at once, which changes nothing in those that are there.
+    pub(crate) fn populate(&self, range: Range<usize>) -> Populated {
+        let Some((first, bytes)) = self.pages(range) else { return Populated::NotNow };
+        keeping_errno(|| {
+            // SAFETY: the pages are this reservation's, and what they hold stays.
+            if unsafe { libc::madvise(first.as_ptr().cast(), bytes, libc::MADV_POPULATE_WRITE) } == 0 {
+                return Populated::Yes;
+            }
+            match std::io::Error::last_os_error().raw_os_error() {
+                Some(libc::ENOMEM | libc::EFAULT | libc::EAGAIN | libc::EINTR) => Populated::NotNow,
+                // A kernel that does not know the advice, or a filter that refuses it.
+                _ => Populated::Never,
+            }
+        })
+    }
+
     fn protect(&self, range: Range<usize>, rights: libc::c_int) -> bool {
         let Some((first, bytes)) = self.pages(range) else { return false };
         // SAFETY: the pages are this reservation's; those in use only ever get more rights.
@@ -121,7 +137,7 @@ impl Reservation {
     }
 
     /// The pages that the bytes lie in.
-    fn pages(&self, range: Range<usize>) -> Option<(NonNull<u8>, usize)> {
+    pub(crate) fn pages(&self, range: Range<usize>) -> Option<(NonNull<u8>, usize)> {
         let (from, to) = (range.start & !(PAGE - 1), range.end.next_multiple_of(PAGE));
         if from > to || to > self.bytes {
             return None;
@@ -144,6 +160,16 @@ impl Reservation {
         // SAFETY: anonymous memory is zero, and nobody has had it before.
         unsafe { Metadata::zeroed(bytes) }
     }
+}
+
+/// Whether pages are there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Populated {
+    Yes,
+    /// Not all of them: there is no memory.
+    NotNow,
+    /// Nor will any be.
+    Never,
 }
 
 /// Maps pages of a reservation anew, in which nothing is.

@@ -245,6 +245,55 @@ fn thp_says_which_pages() {
     passes("thp:explicit", "it_lives");
 }
 
+#[test]
+fn numa_says_where_memory_comes_from() {
+    for conf in ["numa:interleave", "numa:bind:0", "numa:preferred:0", "numa:interleave,thp:explicit"] {
+        assert_eq!(passes(conf, "it_lives"), "", "{conf}");
+    }
+    let lines = passes("numa:bind:1000", "it_lives");
+    assert_eq!(lines, "pagemill: PAGEMILL_CONF: option `numa`: the process has no memory of that node\n");
+}
+
+/// Whether the system can get pages before they are touched.
+fn can_prefault() -> bool {
+    let (rights, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    // SAFETY: a new mapping wherever the kernel wants touches nothing that exists.
+    let page = unsafe { libc::mmap(std::ptr::null_mut(), 4096, rights, flags, -1, 0) };
+    // SAFETY: the page just mapped.
+    page != libc::MAP_FAILED && unsafe { libc::madvise(page, 4096, libc::MADV_POPULATE_WRITE) } == 0
+}
+
+fn resident_bytes() -> usize {
+    A.stats().system.expect("Linux tells").resident_bytes
+}
+
+#[test]
+#[ignore = "run by others"]
+fn it_has_pages_that_nobody_has_touched() {
+    assert!(!can_prefault() || resident_bytes() >= 4 * MIB, "{}", resident_bytes());
+    it_lives();
+}
+
+#[test]
+#[ignore = "run by others"]
+fn it_has_the_pages_that_were_touched() {
+    assert!(resident_bytes() < 2 * MIB, "{}", resident_bytes());
+    // In sum no more than a part of what is in use.
+    let held: Vec<Vec<u8>> = (0..60_000).map(|n| vec![1; 1000 + n % 7]).collect();
+    assert!(resident_bytes() < 72 * MIB, "{}", resident_bytes());
+    options().set("prefault", "off").expect("an option");
+    drop(held);
+    it_lives();
+}
+
+#[test]
+fn prefault_gets_pages_early() {
+    assert_eq!(passes("prefault:4m,thp:never", "it_has_pages_that_nobody_has_touched"), "");
+    assert_eq!(passes("prefault:1,thp:never", "it_has_the_pages_that_were_touched"), "");
+    assert_eq!(passes("prefault:auto,thp:never", "it_has_the_pages_that_were_touched"), "");
+    assert_eq!(passes("prefault:off,thp:never", "it_has_the_pages_that_were_touched"), "");
+}
+
 /// What a real parser makes of a line of JSON.
 fn parsed(json: &str) -> serde_json::Value {
     serde_json::from_str(json).unwrap_or_else(|error| panic!("{error}: {json}"))

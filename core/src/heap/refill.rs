@@ -260,6 +260,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     ) -> Result<FrameRange, AllocError> {
         let frames = take()?;
         if self.address_of(frames.span()) != 0 {
+            self.tell_taken(frames.span());
             return Ok(frames);
         }
         let span = frames.into_raw();

@@ -38,6 +38,8 @@ enum Why {
 pub(super) enum Refusal {
     /// More than that is in use.
     Limit(LimitError),
+    /// The process may have no memory of that node.
+    NoNode,
     /// What the system said.
     System(i32),
 }
@@ -97,6 +99,7 @@ impl OptionError {
             Why::WithoutValue(_) | Why::Bad(_) => libc::EINVAL,
             Why::Fixed => libc::EPERM,
             Why::Refused(Refusal::Limit(_)) => libc::EBUSY,
+            Why::Refused(Refusal::NoNode) => libc::ENXIO,
             Why::Refused(Refusal::System(errno)) => errno,
         }
     }
@@ -118,6 +121,7 @@ impl fmt::Display for OptionError {
             Why::Bad(expected) => write!(f, "option `{name}` is `{found}`, expected {expected}"),
             Why::Fixed => write!(f, "option `{name}` is read when the program starts and cannot be changed"),
             Why::Refused(Refusal::Limit(error)) => write!(f, "option `{name}`: {error}"),
+            Why::Refused(Refusal::NoNode) => write!(f, "option `{name}`: the process has no memory of that node"),
             Why::Refused(Refusal::System(errno)) => write!(f, "option `{name}`: the system refuses it (error {errno})"),
         }
     }
