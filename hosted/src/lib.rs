@@ -113,6 +113,7 @@ pub use balloon::LimitError;
 pub use crew::Crew;
 #[cfg(target_os = "linux")]
 pub use ctl::trim;
+#[cfg(target_os = "linux")]
 #[doc(hidden)]
 pub use fault::refused as refuse;
 #[cfg(all(target_os = "linux", not(miri)))]
