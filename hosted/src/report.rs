@@ -25,7 +25,7 @@ pub(crate) struct NodeAccount {
 /// The JSON is one object. What is in it stays; more may be added.
 ///
 /// ```text
-/// {"pagemill": "0.1.0", "heaps": [{
+/// {"pagemill": "0.1.0", "process": 4711, "heaps": [{
 ///   "level": "checked", "with_handlers": false,
 ///   "limit_bytes": null, "memory_bytes": …, "mapped_bytes": …, "used_bytes": …, "free_bytes": …, "dirty_bytes": …,
 ///   "kept_bytes": …, "given_back_bytes": …, "moved_bytes": …, "lost_at_fork": 0,
@@ -54,7 +54,8 @@ pub(crate) fn write_heaps<'a>(
     match format {
         Format::Text => heaps.into_iter().try_for_each(|heap| text(to, heap)),
         Format::Json => {
-            write!(to, "{{\"pagemill\":\"{}\",\"heaps\":[", env!("CARGO_PKG_VERSION"))?;
+            let (version, process) = (env!("CARGO_PKG_VERSION"), std::process::id());
+            write!(to, "{{\"pagemill\":\"{version}\",\"process\":{process},\"heaps\":[")?;
             for (place, heap) in heaps.enumerate() {
                 to.write_str(if place == 0 { "" } else { "," })?;
                 json(to, heap)?;
@@ -80,7 +81,8 @@ pub(crate) fn at_exit() {
 fn text(to: &mut dyn Write, heap: &dyn Control) -> fmt::Result {
     let (level, with_handlers) = heap.level();
     let handlers = if with_handlers { " with handlers" } else { "" };
-    writeln!(to, "pagemill {}, the heap at level {level}{handlers}", env!("CARGO_PKG_VERSION"))?;
+    let (version, process) = (env!("CARGO_PKG_VERSION"), std::process::id());
+    writeln!(to, "pagemill {version}, the heap of process {process} at level {level}{handlers}")?;
     writeln!(to, "{}", heap.stats())?;
     let mib = |bytes: usize| bytes as f64 / f64::from(1 << 20);
     for (node, account) in nodes(heap) {

@@ -2,6 +2,9 @@
 #![cfg(target_os = "linux")]
 
 use std::alloc::{GlobalAlloc, Layout};
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Output};
 
 use pagemill_hosted::{Format, Pagemill, options};
@@ -35,6 +38,10 @@ fn it_lives() {
     assert_eq!(vec![1u8; 20 * MIB].len(), 20 * MIB);
     drop(held);
     A.heap().validate().expect("a heap that adds up");
+    // SAFETY: a look at what the system told the process when it began.
+    if unsafe { libc::getauxval(libc::AT_SECURE) } != 0 {
+        println!("with more rights");
+    }
 }
 
 #[test]
@@ -294,6 +301,44 @@ fn prefault_gets_pages_early() {
     assert_eq!(passes("prefault:off,thp:never", "it_has_the_pages_that_were_touched"), "");
 }
 
+#[test]
+fn what_address_space_there_is_bounds_a_reservation() {
+    let output = Command::new("sh")
+        .args(["-c", "ulimit -v 600000 && exec \"$0\" --exact it_lives --ignored --nocapture --test-threads 1"])
+        .arg(std::env::current_exe().expect("it runs"))
+        .env("PAGEMILL_CONF", "reserve:1t,limit:200m,prefault:auto")
+        .output()
+        .expect("a process");
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+}
+
+/// A program with more rights than who starts it does not do what he wants.
+#[test]
+fn programs_with_more_rights_read_no_options() {
+    // SAFETY: a number of the process.
+    if unsafe { libc::geteuid() } != 0 {
+        return println!("only root can give a program more rights");
+    }
+    let program = std::env::temp_dir().join(format!("pagemill-options-{}", std::process::id()));
+    std::fs::copy(std::env::current_exe().expect("it runs"), &program).expect("a copy");
+    for (rights, lines) in [(0o755, 1), (0o4755, 0)] {
+        std::fs::set_permissions(&program, Permissions::from_mode(rights)).expect("it is ours");
+        let mut command = Command::new(&program);
+        command.args(["--exact", "it_lives", "--ignored", "--nocapture", "--test-threads", "1"]);
+        match command.uid(65534).env("PAGEMILL_CONF", "nothing:1").current_dir("/").output() {
+            Ok(output) => {
+                let text = String::from_utf8_lossy(&output.stderr);
+                // A place where programs get no more rights is no place for this.
+                let is_secure = String::from_utf8_lossy(&output.stdout).contains("more rights");
+                let expected = if rights == 0o4755 && !is_secure { 1 } else { lines };
+                assert_eq!(text.matches("pagemill: PAGEMILL_CONF").count(), expected, "{rights:o}: {text}");
+            }
+            Err(error) => println!("nobody else can run it there: {error}"),
+        }
+    }
+    std::fs::remove_file(program).expect("it is there");
+}
+
 /// What a real parser makes of a line of JSON.
 fn parsed(json: &str) -> serde_json::Value {
     serde_json::from_str(json).unwrap_or_else(|error| panic!("{error}: {json}"))
@@ -302,7 +347,7 @@ fn parsed(json: &str) -> serde_json::Value {
 #[test]
 fn stats_print_is_an_account_at_exit() {
     let text = passes("stats_print:true", "it_lives");
-    for word in ["the heap at level checked", "memory ", "given back", "node 0", "heap-16 ", "bytes lent of"] {
+    for word in ["the heap of process ", "memory ", "given back", "node 0", "heap-16 ", "bytes lent of"] {
         assert!(text.contains(word), "{word} is not in {text}");
     }
     let json = parsed(&passes("stats_print:json,limit:300m", "it_lives"));
