@@ -3,6 +3,8 @@
 use std::io;
 use std::time::Duration;
 
+#[cfg(feature = "profile")]
+use pagemill::SampleHook;
 use pagemill::{HeapReport, NodeId};
 
 use crate::balloon::LimitError;
@@ -33,6 +35,10 @@ pub(crate) trait Control: Sync {
 
     /// The same without what the system tells.
     fn own_stats(&self) -> Stats;
+
+    /// Takes samples so many bytes apart, on average, of which `hook` is told; none if 0.
+    #[cfg(feature = "profile")]
+    fn sample(&'static self, hook: &'static SampleHook, mean: usize);
 
     /// The name of its level, and whether signal handlers may allocate.
     fn level(&self) -> (&'static str, bool);

@@ -6,6 +6,8 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+#[cfg(feature = "profile")]
+use crate::profile;
 use crate::{ctl, report};
 
 /// Whether the C library is there.
@@ -30,8 +32,12 @@ extern "C" fn begin() {
     READY.store(true, Ordering::Relaxed);
     // A heap that is there already has had to wait for this.
     ctl::all().for_each(|heap| heap.start_wanted());
+    #[cfg(feature = "profile")]
+    profile::at_start();
 }
 
 extern "C" fn end() {
     report::at_exit();
+    #[cfg(feature = "profile")]
+    profile::at_exit();
 }

@@ -228,7 +228,7 @@ impl Excess {
 
 /// Milliseconds of a clock that is read without a call to the system, and that is a few of them late.
 #[allow(unsafe_code, reason = "a call of the C library")]
-fn now_ms() -> u64 {
+pub(crate) fn now_ms() -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the call writes the structure it is given, which outlives it.
     let told = keeping_errno(|| unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &mut time) });

@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use pagemill::{CpuId, Platform};
 
 use crate::errno::keeping_errno;
+#[cfg(feature = "profile")]
+use crate::profile;
 use crate::tls::{self, Hosted};
 use crate::{members, numbers};
 
@@ -35,6 +37,8 @@ unsafe extern "C" fn before() {
     // thread's.
     tls::set_supplying(true);
     members::all().for_each(|instance| instance.before_fork(&pinned));
+    #[cfg(feature = "profile")]
+    profile::before_fork();
     tls::set_forking(Some(pinned.cpu()));
     // The claim stays, so that handlers do not wait for the locks.
     std::mem::forget(pinned);
@@ -50,12 +54,16 @@ unsafe extern "C" fn in_child() {
     let cpu = tls::set_forking(None);
     // The numbers of other threads stay taken: nobody knows what they were doing to their pools.
     numbers::lose_all_but(tls::own_number());
+    #[cfg(feature = "profile")]
+    profile::in_copy();
     if let Some(cpu) = cpu {
         give_back(cpu, Some(cpu));
     }
 }
 
 fn give_back(cpu: CpuId, copied_as: Option<CpuId>) {
+    #[cfg(feature = "profile")]
+    profile::after_fork();
     members::all().for_each(|instance| instance.after_fork(copied_as));
     tls::set_supplying(false);
     Hosted::leave(cpu);

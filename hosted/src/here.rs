@@ -1,7 +1,7 @@
 //! What a thread has for itself: a few words of thread-local storage without destructors.
 //!
 //! ```text
-//!    0 word  4 handlers  8 own  12 forking  16 sitting, supplying, ended  24 desks: frames, objects  40 homes: the same  56
+//!    0 word  4 handlers  8 own  12 forking  16 sitting, supplying, ended, profiling  24 desks: frames, objects  40 homes: the same  56
 //! ```
 //!
 //! A program has them as a `thread_local!`, whose place its linker knows. A shared library's would be found by a call of
@@ -33,6 +33,8 @@ pub(crate) struct Here {
     pub(crate) supplying: AtomicBool,
     /// Whether it has come to its end.
     pub(crate) ended: AtomicBool,
+    /// Whether it is inside the profiler.
+    pub(crate) profiling: AtomicBool,
     pub(crate) desks: [AtomicPtr<()>; Desk::COUNT],
     pub(crate) homes: [AtomicPtr<()>; Desk::COUNT],
 }
@@ -51,6 +53,7 @@ thread_local! {
             sitting: AtomicBool::new(false),
             supplying: AtomicBool::new(false),
             ended: AtomicBool::new(false),
+            profiling: AtomicBool::new(false),
             desks: [const { AtomicPtr::new(Desk::EMPTY.as_ptr()) }; Desk::COUNT],
             homes: [const { AtomicPtr::new(Desk::EMPTY.as_ptr()) }; Desk::COUNT],
         }

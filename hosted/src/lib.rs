@@ -33,6 +33,7 @@
 //! options    what whoever starts the program wants of its heap
 //! report     the account of every heap, as text and as JSON
 //! print      [unsafe] text to a file, put together without allocating
+//! profile    [unsafe] who has the memory, by samples
 //! ```
 //!
 //! All of it is for Linux. Elsewhere there is only `Pagemill`, which forwards to the system's allocator, as it does under
@@ -97,6 +98,8 @@ mod print;
 mod proc;
 #[cfg(target_os = "linux")]
 mod process;
+#[cfg(all(target_os = "linux", feature = "profile"))]
+mod profile;
 #[cfg(target_os = "linux")]
 mod report;
 #[cfg(target_os = "linux")]
@@ -132,6 +135,8 @@ pub use map::{MapError, Mapping};
 pub use numa::{NodeInfo, Origin, Topology, TopologyError};
 #[cfg(target_os = "linux")]
 pub use options::{ChosenLevel, Format, NumaChoice, OptionError, Options, Prefault, Prefix, options};
+#[cfg(all(target_os = "linux", feature = "profile"))]
+pub use profile::{Profile, ProfileTotals, profile};
 #[cfg(target_os = "linux")]
 pub use report::write_report;
 #[cfg(target_os = "linux")]

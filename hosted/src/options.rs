@@ -221,6 +221,10 @@ impl Options {
         }
         let before = self.values[place].load(Ordering::Relaxed);
         self.store(name, value)?;
+        #[cfg(feature = "profile")]
+        if [Name::Prof as usize, Name::ProfSample as usize, Name::LeakReport as usize].contains(&place) {
+            crate::profile::follow_changed_options();
+        }
         let applied = ctl::all().try_for_each(|heap| self.apply(place, heap));
         applied.map_err(|why| {
             self.values[place].store(before, Ordering::Relaxed);

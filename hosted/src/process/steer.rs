@@ -5,6 +5,8 @@ use std::io;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+#[cfg(feature = "profile")]
+use pagemill::SampleHook;
 use pagemill::{Config, Context, CpuId, Frames, Heap, HeapReport, NodeId, Platform};
 
 use super::{HugePages, Land, Process};
@@ -13,6 +15,8 @@ use crate::ctl::Control;
 use crate::edges;
 use crate::numbers;
 use crate::options::options;
+#[cfg(feature = "profile")]
+use crate::profile;
 use crate::report::NodeAccount;
 use crate::reserve::PAGE;
 use crate::stats::Stats;
@@ -89,6 +93,8 @@ where
     /// What whoever started the process wants of a heap that has just been set up.
     pub(super) fn follow_options(&'static self, land: &mut Land) {
         let options = options();
+        #[cfg(feature = "profile")]
+        profile::follow(|hook, mean| Control::sample(self, hook, mean));
         if options.background_thread() {
             self.background.want(options.decay());
         }
@@ -176,6 +182,12 @@ where
 
     fn own_stats(&self) -> Stats {
         Self::own_stats(self)
+    }
+
+    #[cfg(feature = "profile")]
+    fn sample(&'static self, hook: &'static SampleHook, mean: usize) {
+        self.heap.set_sample_hook(hook);
+        self.heap.sample_every(mean);
     }
 
     fn level(&self) -> (&'static str, bool) {
