@@ -2,6 +2,7 @@
 
 use core::alloc::Layout;
 
+use crate::carve::Metadata;
 use crate::config::Config;
 use crate::frame::FrameSpan;
 use crate::heap::Heap;
@@ -23,6 +24,10 @@ pub struct Backing {
     /// Is told that frames of a slab or a large object have become free, for instance to
     /// [report](crate::Frames::report) some.
     pub released: fn(),
+    /// Gives so many bytes for what describes slabs, for ever; `None` where there are no such bytes, and frames of the heap serve.
+    /// In one huge frame of memory they would keep it from ever being whole again. Called with locks of the heap held, so it
+    /// must not call the heap, nor wait for anybody who does.
+    pub describe: Option<fn(usize) -> Option<Metadata<'static>>>,
     /// Moves memory instead of what is in it; `None` where that cannot be done.
     pub moves: Option<Moves>,
 }
@@ -54,6 +59,9 @@ pub enum Relocation {
     Lost,
 }
 
+/// What is asked for at a time to describe slabs with, so that it is not asked for often.
+const DESCRIBE_BYTES: usize = 64 << 10;
+
 impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     /// Asks for more memory on one of `nodes`; nothing is held.
     pub(crate) fn supply(&self, layout: Layout, nodes: NodeMask) -> bool {
@@ -65,6 +73,12 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         if let Some(taken) = self.backing.and_then(|backing| backing.taken) {
             taken(self.window.pointer(self.address_of(span)), span.count().get() * C::FRAME_BYTES);
         }
+    }
+
+    /// Bytes for what describes slabs, at least so many, from whoever is behind the memory.
+    pub(crate) fn describe(&self, least: usize) -> Option<Metadata<'m>> {
+        let describe = self.backing?.describe?;
+        describe(least.max(DESCRIBE_BYTES))
     }
 
     /// Says that frames have become free; nothing is held.

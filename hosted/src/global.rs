@@ -99,6 +99,7 @@ macro_rules! serve {
                 supply: |layout, nodes| nodes.contains(NodeId::ZERO) && $process.supply(layout),
                 taken: Some(|start, bytes| $process.taken(start, bytes)),
                 released: || $process.relieve(),
+                describe: Some(|bytes| $process.describe(bytes)),
                 moves: Some(Moves {
                     least_bytes: moves::LEAST_BYTES,
                     // SAFETY: the heap's promises are those that are wanted.

@@ -1,7 +1,7 @@
 //! The heap of a process: set up by whoever asks first, and grown by regions of one reservation.
 //!
 //! ```text
-//!   reservation   │ memory: region │ region │ … │ metadata: of frames │ of the heap │ of region │ of region │ … │
+//!   reservation   │ memory: region │ region │ … │ metadata: of frames │ of the heap │ of region │ … │ of slabs, as they come │
 //! ```
 //!
 //! The reservation is a terabyte, or as much as the process may have. Regions are an eighth of what there is, 64 MiB at
@@ -53,6 +53,8 @@ const FRAME_POOLS: usize = 16;
 const TOGETHER: u32 = 16;
 /// The regions that there is metadata for besides what their frames need.
 const REGIONS: usize = 256;
+/// The share of memory that there is metadata for slabs for, as a divisor: for those of the smallest objects.
+const SLABS_SHARE: usize = 48;
 
 mod steer;
 
@@ -71,6 +73,8 @@ pub(crate) struct Process<C: Config> {
     /// Bytes of memory in regions, and the limit on those that may be used, for statistics.
     mapped: AtomicUsize,
     limit: AtomicUsize,
+    /// Bytes of metadata that slabs have.
+    described: AtomicUsize,
     excess: Excess,
     ahead: Ahead,
     moved: &'static Moved,
@@ -88,6 +92,8 @@ struct Ground {
     cpus: usize,
     /// Where the heap's metadata begins and ends.
     heap: [usize; 2],
+    /// Where that of slabs begins and ends.
+    slabs: [usize; 2],
 }
 
 /// The reservation, and how much of it is in use.
@@ -125,6 +131,7 @@ where
             memory: AtomicUsize::new(0),
             mapped: AtomicUsize::new(0),
             limit: AtomicUsize::new(usize::MAX),
+            described: AtomicUsize::new(0),
             excess: Excess::new(),
             ahead: Ahead::new(),
             moved,
@@ -168,6 +175,19 @@ where
             let used = memory.saturating_sub(self.frames.free_frames().get() * PAGE);
             self.ahead.lent(ground.reservation, lent, used, memory);
         }
+    }
+
+    /// Bytes of metadata for slabs, if there are any left. No lock is taken: the heap holds some.
+    pub(crate) fn describe(&self, bytes: usize) -> Option<Metadata<'static>> {
+        let ground = self.ground.get()?;
+        let bytes = bytes.next_multiple_of(PAGE);
+        let [start, end] = ground.slabs;
+        // Relaxed: who has got bytes has them alone, whatever else he sees.
+        let taken = self.described.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |taken| {
+            Some(taken + bytes).filter(|&taken| taken <= end - start)
+        });
+        let at = start + taken.ok()?;
+        ground.reservation.commit_shown(at..at + bytes).then(|| metadata(ground.reservation, at..at + bytes))
     }
 
     /// Frames have become free: gives back to the system what the process should not keep.
@@ -233,7 +253,9 @@ where
     fn set_up(&'static self) -> Option<Land> {
         let options = options();
         options.check_nodes();
-        let most = reserve::limit().map_or(MOST_BYTES, |limit| limit / 2).min(MOST_BYTES);
+        // Of little address space five eighths are for memory, another one or two for what describes it, and the rest is the
+        // program's own.
+        let most = reserve::limit().map_or(MOST_BYTES, |limit| limit / 8 * 5).min(MOST_BYTES);
         let mut memory = most.min(options.reserve().unwrap_or(MOST_BYTES)) & !(HUGE_BYTES - 1);
         self.huge_pages.set_unless_chosen(options.thp());
         let (mut land, base, metadata) = loop {
@@ -243,7 +265,7 @@ where
             if let Some(described) = Self::reserve(memory) {
                 break described;
             }
-            memory = (memory / 2) & !(HUGE_BYTES - 1);
+            memory = (memory - memory / 4) & !(HUGE_BYTES - 1);
         };
         let span = land.ground.span;
         self.ground.set(land.ground).ok()?;
@@ -288,13 +310,14 @@ where
         let of_regions = Frames::<Hosted, C>::memory_metadata_size(span).checked_add(REGIONS * 4 * PAGE)?;
         let heap = memory.checked_add(of_base)?;
         let regions = heap.checked_add(of_heap)?;
-        let end = regions.checked_add(of_regions)?.checked_next_multiple_of(PAGE)?;
+        let slabs = regions.checked_add(of_regions)?.checked_next_multiple_of(PAGE)?;
+        let end = slabs.checked_add(memory / SLABS_SHARE)? & !(PAGE - 1);
         // What is aligned among frames must be in memory; where addresses are scarce, large alignments are refused.
         let align = if memory >= 4 * ARENA_BYTES { ARENA_BYTES } else { HUGE_BYTES };
         let reservation = Reservation::new(end, align)?;
-        let ground = Ground { reservation, span, cpus, heap: [heap, regions] };
+        let ground = Ground { reservation, span, cpus, heap: [heap, regions], slabs: [slabs, end] };
         let (limit, balloon) = (usize::MAX, Balloon::new());
-        let land = Land { ground, used: 0, memory, metadata: regions, end, limit, balloon };
+        let land = Land { ground, used: 0, memory, metadata: regions, end: slabs, limit, balloon };
         let first = REGION_BYTES.min(memory);
         let of_first = Frames::<Hosted, C>::memory_metadata_size(self::span(0, first)?);
         let usable = reservation.show(memory..end)
@@ -413,7 +436,7 @@ impl Ground {
     }
 }
 
-/// Metadata that is carved once: each part of a reservation by its place in the order above.
+/// Metadata that is carved once: each part of a reservation by its place in the order above, of slabs by their count.
 #[allow(unsafe_code, reason = "the promise that nobody has it yet")]
 fn metadata(reservation: Reservation, range: Range<usize>) -> Metadata<'static> {
     // SAFETY: the parts follow one another, and each is given out once.

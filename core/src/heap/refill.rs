@@ -313,7 +313,8 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
                 Ok(None) => {}
                 Err(Busy) => return Err(AllocError::WouldBlock),
             }
-            if self.make_descriptors(slots, || None)? {
+            let chunk = SlabStore::<P>::chunk_bytes(slots, Self::MARKS_IN_SLABS, C::FRAME_BYTES);
+            if self.make_descriptors(slots, || self.describe(chunk))? {
                 continue;
             }
             let all = self.frames.zones().map(|zone| zone.managed().get()).sum();

@@ -109,6 +109,11 @@ impl<'m, P: Platform> SlabStore<'m, P> {
         Ok(())
     }
 
+    /// The bytes of a chunk of descriptors for slabs of so many slots.
+    pub(crate) fn chunk_bytes(slots: u32, marked: bool, frame_bytes: usize) -> usize {
+        chunk_bytes(room(slots), marked, frame_bytes)
+    }
+
     /// The frames of the next run, of so many bytes each, where chunks for slabs of so many slots are to be cut from it and
     /// memory has `all` frames; and the fewest that will do, which are a chunk. Both are powers of two.
     pub(crate) fn run_frames<C: Config>(slots: u32, marked: bool, all: usize) -> [usize; 2] {
@@ -123,7 +128,7 @@ impl<'m, P: Platform> SlabStore<'m, P> {
 
     /// Makes descriptors of the next bytes of the run, else of a new run that `take` gives; answers whether there are any.
     /// They stay descriptors for ever. `take` is called with the locks held, so that nothing is spent where they cannot be
-    /// had.
+    /// had; it may give what it got from others than the frames.
     pub(crate) fn add(
         &self,
         access: Access<'_, P>,
