@@ -114,7 +114,14 @@ fn growing(supply: fn(Layout, NodeMask) -> bool) -> &'static Heap<'static, Sim, 
     frames.set_cpu_node(CpuId::new(0), node(0)).unwrap();
     GROWING.set(Some(frames));
     ASKED.set(0);
-    heap_over(frames, memory, 1, 2, 0, Some(Backing { supply, taken: None, released: || {}, describe: None, moves: None }))
+    heap_over(
+        frames,
+        memory,
+        1,
+        2,
+        0,
+        Some(Backing { supply, taken: None, released: || {}, describe: None, moves: None }),
+    )
 }
 
 /// Gives the first node more, as long as there is any.
