@@ -142,4 +142,4 @@ pub use report::write_report;
 #[cfg(target_os = "linux")]
 pub use stats::{Stats, SystemStats};
 #[cfg(target_os = "linux")]
-pub use tls::{Hosted, Seat, Sitting};
+pub use tls::{Hosted, Seat, Sitting, thread_is_ready};

@@ -81,6 +81,13 @@ impl Here {
     }
 }
 
+/// Whether what the calling thread has for itself is as it should be. In a library that is loaded with a program it is not
+/// before the loader has linked all of them, though the loader may call functions of the program before that.
+#[doc(hidden)]
+pub fn thread_is_ready() -> bool {
+    here::with(|here| !here.desks[0].load(Ordering::Relaxed).is_null())
+}
+
 /// A process as pagemill's core sees it.
 ///
 /// **Desks.** A thread that calls [`Frames::settle`] finds that instance's pool by one word of its own, until it ends or

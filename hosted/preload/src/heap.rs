@@ -4,6 +4,7 @@
 //!   malloc ──► Checked? Fast? ──► what the thread has at hand: here nearly every request ends
 //!                └─ no, or nothing at hand ──► the whole way, by level
 //!                     └─ not chosen yet: read the options, make the first request
+//!                          └─ too early for that: a few pages of the library
 //! ```
 //!
 //! All three may be interrupted by signal handlers. The level is a byte of the library: a comparison at `Checked`, two at
@@ -18,7 +19,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use pagemill::{BadFree, BadFreeKind, Heap};
 use pagemill_hosted::{Checked, ChosenLevel, Fast, Hosted, HostedLevel, Level, Pagemill, WithHandlers, options};
 
-use crate::errno;
+use crate::{early, errno};
 
 /// What every object is a multiple of, as the C ABI of 64-bit machines has it.
 pub(crate) const LEAST_ALIGN: usize = 16;
@@ -86,6 +87,21 @@ fn choose() -> u8 {
     level
 }
 
+/// Chooses the level and has the heap's handlers of `fork` registered before anybody else's can be: so they are the last to
+/// run before a fork and the first after it, and the handlers of others may allocate.
+extern "C" fn before_others() {
+    level();
+}
+
+#[used]
+#[unsafe(link_section = ".init_array")]
+static BEFORE_OTHERS: extern "C" fn() = before_others;
+
+/// Whether the program is still being linked, so that the heap does not find what it has for the thread.
+fn is_early() -> bool {
+    LEVEL.load(Ordering::Relaxed) == NOT_CHOSEN && !pagemill_hosted::thread_is_ready()
+}
+
 /// Sets the heap up, so that even a free that comes first is judged.
 fn begin<L: Level>() {
     let layout = Layout::new::<u8>();
@@ -146,6 +162,9 @@ fn alloc_rest(size: usize) -> *mut c_void {
 /// An object for `layout`, null if there is none.
 #[inline(never)]
 pub(crate) fn alloc_as(layout: Layout) -> *mut u8 {
+    if is_early() {
+        return early::alloc(layout);
+    }
     by_level!(L => heap::<L>().alloc(layout).map_or(ptr::null_mut(), NonNull::as_ptr))
 }
 
@@ -165,7 +184,10 @@ pub(crate) fn alloc_zeroed(size: usize) -> *mut c_void {
 #[cold]
 #[inline(never)]
 fn zeroed_rest(size: usize) -> *mut c_void {
-    let zeroed = |layout| by_level!(L => heap::<L>().alloc_zeroed(layout).map_or(ptr::null_mut(), NonNull::as_ptr));
+    let zeroed = |layout| match is_early() {
+        true => early::alloc(layout),
+        false => by_level!(L => heap::<L>().alloc_zeroed(layout).map_or(ptr::null_mut(), NonNull::as_ptr)),
+    };
     errno::or_no_memory(layout(size, LEAST_ALIGN).map_or(ptr::null_mut(), zeroed))
 }
 
@@ -194,6 +216,9 @@ pub(crate) unsafe fn free(object: *mut u8) {
 #[cold]
 #[inline(never)]
 unsafe fn free_rest(object: NonNull<u8>) {
+    if early::size(object).is_some() {
+        return;
+    }
     // SAFETY: the caller's promise. A wrong one has been told to the heap's fault hook, which ends the process unless it was
     // asked to go on.
     let _ = by_level!(L => unsafe { heap::<L>().free_unsized(object) });
@@ -224,6 +249,9 @@ pub(crate) unsafe fn free_sized(object: *mut u8, size: usize, align: usize) {
 /// As [`free`].
 #[inline(never)]
 unsafe fn free_sized_otherwise(object: NonNull<u8>, size: usize, align: usize) {
+    if early::size(object).is_some() {
+        return;
+    }
     let usable = usable_size(object);
     // What is no object at all is refused below.
     if usable != 0 && level() != FAST && !could_be(usable, size, align) {
@@ -247,9 +275,9 @@ fn could_be(usable: usize, size: usize, align: usize) -> bool {
         return false;
     }
     // What has shrunk stays where it is while it fills half of it. Else it is as large as a new one would be: rounded up
-    // to its alignment, to whole pages if that is larger than slots are, and to an eighth.
-    let padded = size.next_multiple_of(align.clamp(LEAST_ALIGN, PAGE));
-    let least = if padded <= MOST_SMALL_BYTES && align <= PAGE { padded } else { padded.next_multiple_of(PAGE) };
+    // to its alignment, or to whole pages if that is larger than slots are, and to an eighth.
+    let padded = size.checked_next_multiple_of(align.max(LEAST_ALIGN)).filter(|&padded| padded <= MOST_SMALL_BYTES);
+    let least = padded.unwrap_or(size.next_multiple_of(PAGE));
     usable / 2 < size || usable <= least + least / 4
 }
 
@@ -259,6 +287,14 @@ fn could_be(usable: usize, size: usize, align: usize) -> bool {
 /// As [`free`], if the answer is not null.
 pub(crate) unsafe fn realloc(object: NonNull<u8>, size: usize) -> *mut u8 {
     let Some(layout) = layout(size, LEAST_ALIGN) else { return ptr::null_mut() };
+    if let Some(old_size) = early::size(object) {
+        let new = alloc_as(layout);
+        if !new.is_null() {
+            // SAFETY: two objects, of which each has so many bytes.
+            unsafe { new.copy_from_nonoverlapping(object.as_ptr(), old_size.min(size)) };
+        }
+        return new;
+    }
     // SAFETY: the caller's promise.
     let changed = by_level!(L => unsafe { heap::<L>().realloc_unsized(object, layout) });
     changed.map_or(ptr::null_mut(), NonNull::as_ptr)
@@ -266,6 +302,9 @@ pub(crate) unsafe fn realloc(object: NonNull<u8>, size: usize) -> *mut u8 {
 
 /// The bytes that the user of an object may use; 0 if there is no such object.
 pub(crate) fn usable_size(object: NonNull<u8>) -> usize {
+    if let Some(size) = early::size(object) {
+        return size;
+    }
     by_level!(L => heap::<L>().usable_size(object)).unwrap_or(0)
 }
 

@@ -6,6 +6,7 @@
 //! told   [unsafe] what these functions tell: mallinfo, malloc_stats, malloc_info
 //! ctl    [unsafe] pagemill's own functions, those of `pagemill.h`
 //! heap   [unsafe] which of three heaps serves, one a level, and how
+//! early  [unsafe] objects for who comes before the heap
 //! errno  [unsafe] error numbers
 //! ```
 //!
@@ -17,6 +18,7 @@ pub mod abi;
 pub mod ctl;
 #[cfg(target_arch = "x86_64")]
 pub mod cxx;
+mod early;
 mod errno;
 mod heap;
 pub mod told;
