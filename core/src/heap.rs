@@ -98,10 +98,12 @@ const _: () = {
 ///
 /// Made `const`, so that it can be a `static`; it serves as soon as [`init`](Self::init) has given it metadata and
 /// [`Frames`] has memory. `P` is the machine, `C` the level of checking and the geometry of both.
+///
+/// In this order: a pool is the heap's if it says the address of the heap's pools, which is best the heap's own; what else
+/// the fast paths look at follows.
+#[repr(C)]
 pub struct Heap<'m, P: Platform, C: Config = Checked> {
-    pub(crate) frames: &'m Frames<'m, P, C>,
-    /// Who is behind its memory.
-    pub(crate) backing: Option<Backing>,
+    pub(crate) pools: PerCpu<'m, ObjectPool>,
     pub(crate) window: Window,
     /// Bytes of the span, from the window's base.
     pub(crate) span_bytes: AtomicUsize,
@@ -111,7 +113,9 @@ pub struct Heap<'m, P: Platform, C: Config = Checked> {
     pub(crate) briefs: PublishSlice<'m, AtomicU16>,
     /// The marks of lent objects, where they do not stand in the slabs' descriptors.
     pub(crate) shadow: Shadow<'m>,
-    pub(crate) pools: PerCpu<'m, ObjectPool>,
+    pub(crate) frames: &'m Frames<'m, P, C>,
+    /// Who is behind its memory.
+    pub(crate) backing: Option<Backing>,
     /// Node by node, a cache a class.
     pub(crate) caches: PublishSlice<'m, Cache<'m, P>>,
     /// One a node.
