@@ -4,8 +4,8 @@
  * is to run without pagemill too declares them weak, by defining PAGEMILL_WEAK before it includes this, and asks whether
  * they are there: `if (pagemill_trim) pagemill_trim();`.
  *
- * Each answers 0 or an error number of <errno.h>, and leaves `errno` alone. None allocates, but a thread in the background that
- * is started by pagemill_set("background_thread", "true"). All may be called by several threads at once, and none in a
+ * Each answers 0 or an error number of <errno.h>, and leaves `errno` alone. None allocates, but pagemill_dump
+ * and a thread in the background that is started by pagemill_set("background_thread", "true"). All may be called by several threads at once, and none in a
  * signal handler.
  */
 #ifndef PAGEMILL_H
@@ -62,7 +62,7 @@ PAGEMILL_FUNCTION size_t pagemill_trim(void);
 
 /* Writes a heap profile to a file of this path; with NULL, to one whose path begins with the option prof_prefix.
  *
- * ENOSYS: nobody takes profiles.  Others: what the system said.
+ * Samples are taken while the option prof is true. ENOSYS: the heap was built without profiles. Others: what the system said.
  */
 PAGEMILL_FUNCTION int pagemill_dump(const char *path);
 

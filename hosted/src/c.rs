@@ -1,16 +1,16 @@
 //! The same for C: options, accounts and numbers by name, as [`pagemill.h`] declares them.
 //!
-//! Functions for a C library or a program to export; [`export_c!`](crate::export_c) does it for all of them. None allocates,
-//! but a thread in the background that is started, and none changes `errno`: each answers 0 or an error number.
+//! Functions for a C library or a program to export; [`export_c!`](crate::export_c) does it for all of them. None allocates
+//! but who writes a profile or starts a thread, and none changes `errno`: each answers 0 or an error number.
 //!
 //! [`pagemill.h`]: https://github.com/pagemill/pagemill/blob/main/hosted/include/pagemill.h
 #![allow(unsafe_code, reason = "strings and numbers of C programs")]
 
 use std::ffi::{CStr, c_char, c_int};
 use std::fmt::{self, Write};
-use std::sync::atomic::{AtomicPtr, Ordering};
 
 use crate::ctl;
+use crate::errno::keeping_errno;
 use crate::options::{Format, OptionError, options};
 use crate::print::Print;
 use crate::report::write_report;
@@ -118,29 +118,30 @@ pub fn trim() -> usize {
     ctl::trim()
 }
 
-/// Who writes profiles, as an address; null if nobody does.
-static DUMP: AtomicPtr<()> = AtomicPtr::new(std::ptr::null_mut());
-
-/// Has [`dump`] call `hook` with the path, or with nothing for one that follows from `prof_prefix`. The hook answers 0 or an
-/// error number.
-pub fn on_dump(hook: fn(Option<&CStr>) -> c_int) {
-    DUMP.store(hook as *mut (), Ordering::Release);
-}
-
-/// Writes a heap profile to a file of this path; with null, to one whose path begins with `prof_prefix`. 0, `ENOSYS` where
-/// nobody writes profiles, or what whoever does says.
+/// Writes a heap profile to a file of this path; with null, to one whose path begins with `prof_prefix`. 0, `ENOSYS` without
+/// the feature `profile`, or what the system says.
 ///
 /// # Safety
 /// Null, or a string that ends with 0.
 pub unsafe fn dump(path: *const c_char) -> c_int {
-    let hook = DUMP.load(Ordering::Acquire);
-    if hook.is_null() {
-        return libc::ENOSYS;
-    }
-    // SAFETY: only `on_dump` stores anything, and it stores functions of this type.
-    let hook = unsafe { std::mem::transmute::<*mut (), fn(Option<&CStr>) -> c_int>(hook) };
     // SAFETY: the caller's promise.
-    hook((!path.is_null()).then(|| unsafe { CStr::from_ptr(path) }))
+    let path = (!path.is_null()).then(|| unsafe { CStr::from_ptr(path) });
+    keeping_errno(|| write_profile(path))
+}
+
+#[cfg(feature = "profile")]
+fn write_profile(path: Option<&CStr>) -> c_int {
+    use std::os::unix::ffi::OsStrExt;
+    let written = match path {
+        Some(path) => crate::profile().dump(std::ffi::OsStr::from_bytes(path.to_bytes())),
+        None => crate::profile::dump_on_call(),
+    };
+    written.map_or_else(|error| error.raw_os_error().unwrap_or(libc::EIO), |()| 0)
+}
+
+#[cfg(not(feature = "profile"))]
+fn write_profile(_: Option<&CStr>) -> c_int {
+    libc::ENOSYS
 }
 
 /// Exports the functions that `pagemill.h` declares. Once in a program or library, at the top of a module.

@@ -205,13 +205,18 @@ impl Profile {
         self.leaks_at_exit.store(u32::from(wanted), Ordering::Relaxed);
     }
 
-    /// Writes the next file with this prefix; says so if it cannot.
-    fn dump_by_the_way(&self, prefix: &Path, why: &str) {
+    /// Writes the next file with this prefix; answers its path too if it cannot.
+    fn dump_next(&self, prefix: &Path, why: &str) -> Result<(), (PathBuf, io::Error)> {
         let number = self.files.fetch_add(1, Ordering::Relaxed);
         let mut path = prefix.as_os_str().to_owned();
         path.push(format!(".{}.{number}.{why}.pb.gz", std::process::id()));
-        if let Err(error) = self.dump(&path) {
-            complain(&Path::new(&path).display(), &error);
+        self.dump(&path).map_err(|error| (path.into(), error))
+    }
+
+    /// The same, and says so if it cannot.
+    fn dump_by_the_way(&self, prefix: &Path, why: &str) {
+        if let Err((path, error)) = self.dump_next(prefix, why) {
+            complain(&path.display(), &error);
         }
     }
 }
@@ -244,6 +249,11 @@ fn signalled() {
 /// The prefix that the options name.
 fn wished_prefix() -> PathBuf {
     PathBuf::from(std::ffi::OsStr::from_bytes(options().prof_prefix().as_bytes()))
+}
+
+/// Writes a file where the options name a place for it: `PREFIX.PID.NUMBER.call.pb.gz`.
+pub(crate) fn dump_on_call() -> io::Result<()> {
+    PROFILE.dump_next(&wished_prefix(), "call").map_err(|(_, error)| error)
 }
 
 /// Tells a heap that has just been set up what to sample. Nothing is allocated.

@@ -117,14 +117,21 @@ fn an_account_goes_to_a_file() {
 }
 
 #[test]
-fn profiles_are_written_by_whoever_writes_them() {
-    // SAFETY: null is allowed.
-    assert_eq!(unsafe { declared::pagemill_dump(std::ptr::null()) }, libc::ENOSYS);
-    pagemill_hosted::c::on_dump(|path| if path == Some(c"/here") { 0 } else { libc::ENOTDIR });
+#[cfg(feature = "profile")]
+fn profiles_are_written() {
+    let path = std::env::temp_dir().join(format!("pagemill-c-{}.pb.gz", std::process::id()));
+    let name = CString::new(path.to_str().expect("a plain path")).expect("no 0");
+    assert_eq!(set("prof", "true"), 0);
+    let held = vec![1u8; 10 << 20];
     // SAFETY: a string.
-    assert_eq!(unsafe { declared::pagemill_dump(c"/here".as_ptr()) }, 0);
-    // SAFETY: null is allowed.
-    assert_eq!(unsafe { declared::pagemill_dump(std::ptr::null()) }, libc::ENOTDIR);
+    let error = unsafe { declared::pagemill_dump(name.as_ptr()) };
+    assert_eq!((error, set("prof", "false"), held.len()), (0, 0, 10 << 20));
+    let written = std::fs::read(&path).expect("a file");
+    assert!(written.starts_with(&[0x1f, 0x8b]), "compressed by gzip");
+    std::fs::remove_file(path).expect("it is there");
+    // SAFETY: a string.
+    let error = unsafe { declared::pagemill_dump(c"/nowhere/at/all".as_ptr()) };
+    assert_eq!(error, libc::ENOENT);
 }
 
 #[test]
