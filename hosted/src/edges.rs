@@ -19,11 +19,13 @@ pub(crate) fn is_ready() -> bool {
 }
 
 // SAFETY: functions of this kind are what is to be here.
+#[cfg(not(miri))]
 #[used]
 #[unsafe(link_section = ".init_array")]
 static BEGIN: extern "C" fn() = begin;
 
 // SAFETY: as above.
+#[cfg(not(miri))]
 #[used]
 #[unsafe(link_section = ".fini_array")]
 static END: extern "C" fn() = end;

@@ -158,8 +158,10 @@ impl Options {
     /// interrupted: the others go on after a while, with what is there.
     #[cold]
     fn read_environment(&self) {
-        let mut buffer = [0; environment::BYTES];
-        let text = environment::find(&mut buffer).unwrap_or(b"");
+        environment::with(|text| self.read_first(text));
+    }
+
+    fn read_first(&self, text: &[u8]) {
         if self.state.compare_exchange(UNREAD, STORING, Ordering::Relaxed, Ordering::Relaxed).is_err() {
             for _ in 0..1000 {
                 if self.state.load(Ordering::Acquire) == READ {
@@ -172,8 +174,9 @@ impl Options {
         self.read(text, |_| ());
         self.state.store(READ, Ordering::Release);
         // Only now, since whoever reads the lines may be a program with this heap.
-        let again = Self::new();
-        again.read(text, complain);
+        if !text.is_empty() {
+            Self::new().read(text, complain);
+        }
     }
 
     /// Takes over what a text says, and tells what of it cannot be.

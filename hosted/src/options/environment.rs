@@ -9,23 +9,31 @@ use crate::errno::keeping_errno;
 const NAME: &[u8] = b"PAGEMILL_CONF=";
 
 /// What is read of it where the C library does not know it.
-pub(super) const BYTES: usize = 4096;
+const BYTES: usize = 4096;
 
 unsafe extern "C" {
     static environ: *const *const c_char;
 }
 
-/// The variable's value, if there is one and it is to be followed.
-pub(super) fn find(buffer: &mut [u8; BYTES]) -> Option<&[u8]> {
+/// Calls `work` with the variable's value; with nothing if there is none, or if it is not to be followed.
+pub(super) fn with<R>(work: impl FnOnce(&[u8]) -> R) -> R {
     // SAFETY: a look at what the system told the process when it began.
     if keeping_errno(|| unsafe { libc::getauxval(libc::AT_SECURE) }) != 0 {
         // Who started it must not have more say than the program's owner gives him.
-        return None;
+        return work(b"");
     }
     // SAFETY: a word of the C library's, which nobody changes while the first request is served: whoever changes the
     // environment is alone by its rules.
     let entries = unsafe { environ };
-    if entries.is_null() { of_system(buffer) } else { of_library(entries) }
+    if entries.is_null() { with_that_of_system(work) } else { work(of_library(entries).unwrap_or(b"")) }
+}
+
+/// Apart, since the pages of the stack that this takes are rarely wanted.
+#[cold]
+#[inline(never)]
+fn with_that_of_system<R>(work: impl FnOnce(&[u8]) -> R) -> R {
+    let mut buffer = [0; BYTES];
+    work(of_system(&mut buffer).unwrap_or(b""))
 }
 
 fn of_library(entries: *const *const c_char) -> Option<&'static [u8]> {
@@ -131,9 +139,8 @@ mod tests {
     #[cfg(not(miri))]
     #[test]
     fn the_system_tells_what_the_library_does() {
-        let mut buffers = [[0; BYTES]; 2];
-        let [first, second] = &mut buffers;
         // Nobody has set it since the process began.
-        assert_eq!(find(first).map(<[u8]>::to_vec), of_system(second).map(<[u8]>::to_vec));
+        let by_library = with(<[u8]>::to_vec);
+        assert_eq!(by_library, with_that_of_system(<[u8]>::to_vec));
     }
 }
