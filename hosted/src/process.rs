@@ -39,6 +39,8 @@ use crate::tls::{self, Hosted};
 const MOST_BYTES: usize = 1 << 40;
 /// With less it is not worth the trouble.
 const LEAST_BYTES: usize = 8 << 20;
+/// What the program has of its address space beside the heap, unless that is more than half.
+const LEFT_BYTES: usize = 48 << 20;
 /// The least that is added at a time.
 const REGION_BYTES: usize = 64 << 20;
 /// The extent of an arena: a block is inside one, or takes whole ones.
@@ -253,19 +255,17 @@ where
     fn set_up(&'static self) -> Option<Land> {
         let options = options();
         options.check_nodes();
-        // Of little address space five eighths are for memory, another one or two for what describes it, and the rest is the
-        // program's own.
-        let most = reserve::limit().map_or(MOST_BYTES, |limit| limit / 8 * 5).min(MOST_BYTES);
-        let mut memory = most.min(options.reserve().unwrap_or(MOST_BYTES)) & !(HUGE_BYTES - 1);
+        let most = reserve::limit().map_or(usize::MAX, |limit| limit - left_of(limit));
+        let mut memory = most.min(options.reserve().unwrap_or(MOST_BYTES)).min(MOST_BYTES) & !(HUGE_BYTES - 1);
         self.huge_pages.set_unless_chosen(options.thp());
         let (mut land, base, metadata) = loop {
             if memory < LEAST_BYTES {
                 return None;
             }
-            if let Some(described) = Self::reserve(memory) {
+            if let Some(described) = Self::reserve(memory, most) {
                 break described;
             }
-            memory = (memory - memory / 4) & !(HUGE_BYTES - 1);
+            memory = (memory - memory / 8) & !(HUGE_BYTES - 1);
         };
         let span = land.ground.span;
         self.ground.set(land.ground).ok()?;
@@ -302,7 +302,7 @@ where
 
     /// A reservation for so much memory, and the metadata of its frames and of its heap, if the system has both, and a
     /// first region too.
-    fn reserve(memory: usize) -> Option<(Land, Metadata<'static>, Metadata<'static>)> {
+    fn reserve(memory: usize, most: usize) -> Option<(Land, Metadata<'static>, Metadata<'static>)> {
         let span = span(0, memory)?;
         let cpus = (memory >> 20).min(SEATS as usize);
         let of_base = Frames::<Hosted, C>::base_metadata_size(span, FRAME_POOLS, 1).next_multiple_of(PAGE);
@@ -312,6 +312,9 @@ where
         let regions = heap.checked_add(of_heap)?;
         let slabs = regions.checked_add(of_regions)?.checked_next_multiple_of(PAGE)?;
         let end = slabs.checked_add(memory / SLABS_SHARE)? & !(PAGE - 1);
+        if end > most {
+            return None;
+        }
         // What is aligned among frames must be in memory; where addresses are scarce, large alignments are refused.
         let align = if memory >= 4 * ARENA_BYTES { ARENA_BYTES } else { HUGE_BYTES };
         let reservation = Reservation::new(end, align)?;
@@ -502,6 +505,11 @@ where
             self.background.in_copy();
         }
     }
+}
+
+/// What of so many bytes of address space is the program's own: for its stacks, its files and its libraries.
+fn left_of(limit: usize) -> usize {
+    (limit / 4).max(LEFT_BYTES).min(limit / 2)
 }
 
 /// Frames by their bytes.

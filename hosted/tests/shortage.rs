@@ -65,7 +65,8 @@ fn with_limit(limit: &str) -> (bool, String) {
 }
 
 fn run_with_limit(limit: &str, test: &str) -> (bool, String) {
-    let shell = format!("ulimit {limit} && exec \"$0\" --exact {test} --ignored --nocapture --test-threads 1");
+    let shell =
+        format!("ulimit {limit} && RUST_BACKTRACE=0 exec \"$0\" --exact {test} --ignored --nocapture --test-threads 1");
     let output = Command::new("sh").arg("-c").arg(shell).arg(std::env::current_exe().unwrap()).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     (output.status.success(), text)
@@ -81,7 +82,7 @@ fn little_address_space() {
 
 #[test]
 fn memory_that_was_cut_up_is_whole_again() {
-    for kib in ["100000", "196608", "500000"] {
+    for kib in ["196608", "500000"] {
         let (well, text) = run_with_limit(&format!("-v {kib}"), "long_blocks_after_small_ones");
         assert!(well && text.contains("served"), "{kib} KiB: {text}");
         println!("{kib} KiB: {}", text.lines().find(|line| line.contains("served")).unwrap_or(""));
