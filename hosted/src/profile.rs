@@ -4,7 +4,7 @@
 //! sampler   is told of samples by the heap, and keeps count
 //! samples   those that are lent, by address             words  [unsafe] memory for both
 //! stacks    where they came from
-//! capture   [unsafe] the stack of the caller
+//! capture   [unsafe] the stack of the caller           rules  [unsafe] from a frame to its caller
 //! pprof     the file: proto, gzip; maps, elf, names: what addresses mean
 //! leaks     the same as text
 //! signal    [unsafe] a file whenever a signal comes
@@ -21,6 +21,8 @@ mod maps;
 mod names;
 mod pprof;
 mod proto;
+#[cfg(target_arch = "x86_64")]
+mod rules;
 mod sampler;
 mod samples;
 mod signal;

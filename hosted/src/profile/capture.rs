@@ -1,11 +1,14 @@
 //! The stack of the caller, by the tables that the compiler writes for unwinding: no frame pointers are needed.
 //!
-//! By the unwinder that every program with Rust's standard library has, and most with C++. It allocates nothing where the
-//! C library finds the tables by itself (glibc 2.35, musl); elsewhere it may take the lock of the loader.
-#![allow(unsafe_code, reason = "functions of the unwinder")]
+//! On x86-64 by what is [known](super::rules) of each place. Elsewhere, and where that is not enough, by the unwinder that
+//! every program with Rust's standard library has, and most with C++. It allocates nothing where the C library finds the
+//! tables by itself (glibc 2.35, musl); elsewhere it may take the lock of the loader.
+#![allow(unsafe_code, reason = "functions of the unwinder, and words of the stack")]
 
 use std::ffi::{c_int, c_void};
 
+#[cfg(target_arch = "x86_64")]
+use super::rules::{self, Rule};
 use super::stacks::MOST_FRAMES;
 
 /// Addresses of calls, the innermost first.
@@ -25,11 +28,70 @@ unsafe extern "C" {
 
 impl Stack {
     /// The caller's.
+    #[inline(never)]
     pub(super) fn here() -> Self {
         let mut stack = Self { frames: [0; MOST_FRAMES], len: 0 };
-        // SAFETY: the function is called with a context and with this stack, before this returns.
-        unsafe { _Unwind_Backtrace(each, (&raw mut stack).cast()) };
+        #[cfg(target_arch = "x86_64")]
+        if stack.walk() {
+            return stack;
+        }
+        stack.unwind();
         stack
+    }
+
+    /// By the unwinder.
+    #[inline(never)]
+    fn unwind(&mut self) {
+        self.len = 0;
+        // SAFETY: the function is called with a context and with this stack, before this returns.
+        unsafe { _Unwind_Backtrace(each, (&raw mut *self).cast()) };
+    }
+
+    /// By what is known of each place; `false` if that does not lead to the end.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(never)]
+    fn walk(&mut self) -> bool {
+        let (mut address, mut end, mut frame): (usize, usize, usize);
+        // SAFETY: three registers are read, and nothing is touched.
+        unsafe {
+            std::arch::asm!(
+                "lea {0}, [rip]",
+                "mov {1}, rsp",
+                "mov {2}, rbp",
+                out(reg) address,
+                out(reg) end,
+                out(reg) frame,
+                options(nomem, nostack, preserves_flags),
+            );
+        }
+        rules::forget_what_has_gone();
+        while self.len < MOST_FRAMES {
+            self.frames[self.len] = address;
+            self.len += 1;
+            let (from_frame_pointer, bytes, saved) = match rules::at(address) {
+                Rule::Step { from_frame_pointer, bytes, saved } => (from_frame_pointer, bytes, saved),
+                Rule::Outermost => return true,
+                Rule::Complicated => return false,
+            };
+            let next = (if from_frame_pointer { frame } else { end }).wrapping_add(bytes);
+            // Frames lie one above the other.
+            if next <= end || next - end > MOST_BYTES || next % size_of::<usize>() != 0 {
+                return false;
+            }
+            // SAFETY: words of a frame of this thread's stack, which goes from `end` to `next`, as the tables of its code
+            // have it.
+            let word = |below: usize| unsafe { std::ptr::without_provenance::<usize>(next - below).read() };
+            if saved != 0 {
+                frame = word(saved);
+            }
+            end = next;
+            address = match word(size_of::<usize>()) {
+                0 => return true,
+                // A frame returns behind its call, which may be the last of its function, and in another line.
+                after => after - 1,
+            };
+        }
+        true
     }
 
     pub(super) fn frames(&self) -> &[usize] {
@@ -37,14 +99,17 @@ impl Stack {
     }
 }
 
+/// No frame is larger.
+#[cfg(target_arch = "x86_64")]
+const MOST_BYTES: usize = 1 << 20;
+
 extern "C" fn each(context: *mut c_void, stack: *mut c_void) -> c_int {
-    // SAFETY: what `here` has handed on, which nobody else uses meanwhile.
+    // SAFETY: what `unwind` has handed on, which nobody else uses meanwhile.
     let stack = unsafe { &mut *stack.cast::<Stack>() };
     let mut before = 0;
     // SAFETY: the context that the unwinder gives, and a place for the answer.
     let address = unsafe { _Unwind_GetIPInfo(context, &mut before) };
     let Some(place) = stack.frames.get_mut(stack.len).filter(|_| address != 0) else { return ENOUGH };
-    // A frame returns behind its call, which may be the last of its function, and in another line.
     *place = if before == 0 { address - 1 } else { address };
     stack.len += 1;
     GO_ON
@@ -65,5 +130,34 @@ mod tests {
         let len = |depth| called(depth).frames().len();
         assert_eq!(len(9), len(5) + 4);
         assert_eq!(len(2 * MOST_FRAMES), MOST_FRAMES);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn same_both_ways() -> usize {
+        let mut stacks = [const { Stack { frames: [0; MOST_FRAMES], len: 0 } }; 2];
+        assert!(stacks[0].walk(), "nothing here is complicated");
+        stacks[1].unwind();
+        // Without the walker itself, and the place in here that called it.
+        let walked = stacks[0].frames()[2..].to_vec();
+        let unwound = stacks[1].frames();
+        assert!(unwound.windows(walked.len()).any(|part| part == walked), "{walked:x?} {unwound:x?}");
+        walked.len()
+    }
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn both_ways_lead_to_the_same_callers() {
+        assert!(same_both_ways() > 5);
+        // Through the C library, which has its own habits.
+        let mut numbers = [3, 1, 2];
+        extern "C" fn compare(one: *const c_void, other: *const c_void) -> c_int {
+            assert!(same_both_ways() > 7);
+            // SAFETY: numbers of the array below.
+            let [one, other] = [one, other].map(|number| unsafe { number.cast::<i32>().read() });
+            one - other
+        }
+        // SAFETY: three numbers, which the function compares.
+        unsafe { libc::qsort(numbers.as_mut_ptr().cast(), 3, 4, Some(compare)) };
+        assert_eq!(numbers, [1, 2, 3]);
     }
 }

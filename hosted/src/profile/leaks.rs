@@ -30,7 +30,7 @@ pub(super) fn report(copy: &[u64], mean: usize) -> Option<String> {
     let mut names = Names::new(maps::all());
     for record in records.iter().take(MOST) {
         let (bytes, objects, samples) = (Bytes(record.live[1]), record.live[0].round(), record.samples);
-        let _ = writeln!(text, "  {bytes} in {objects} objects ({samples} samples)");
+        let _ = writeln!(text, "  {bytes} in {objects} objects ({samples} of the samples)");
         write_stack(&mut text, &mut names, record.frames);
     }
     if let Some(more) = records.len().checked_sub(MOST).filter(|&more| more != 0) {
@@ -93,7 +93,7 @@ mod tests {
             lines[0],
             "pagemill: never freed: about 5.9 KiB in 20 objects, by 2 samples, one each 512.0 KiB on average"
         );
-        assert_eq!(lines[1..4], ["  4.9 KiB in 10 objects (1 samples)", "      at 0x1", "      at 0x3"]);
+        assert_eq!(lines[1..4], ["  4.9 KiB in 10 objects (1 of the samples)", "      at 0x1", "      at 0x3"]);
         assert_eq!(lines.len(), 7);
         assert_eq!(super::report(&[0], 1), None);
     }

@@ -18,9 +18,15 @@ pub(super) struct Line {
 }
 
 impl Line {
+    fn is_of_the_allocator(&self) -> bool {
+        const CRATES: [&str; 3] = ["pagemill::", "pagemill_hosted::", "__rustc::__rust_"];
+        // A method of a trait is `<pagemill::heap::Heap<…> as …>::alloc`.
+        let function = self.function.trim_start_matches('<');
+        CRATES.iter().any(|name| function.starts_with(name))
+    }
+
     /// Whether it is the allocator's, or the way there: whoever asks for memory is further out.
     fn is_on_the_way(&self) -> bool {
-        const CRATES: [&str; 3] = ["pagemill::", "pagemill_hosted::", "__rustc::__rust_"];
         // What is put in line may have a short name.
         const FUNCTIONS: [&str; 19] = [
             "_Unwind_Backtrace",
@@ -43,9 +49,7 @@ impl Line {
             "_Znwm",
             "_Znam",
         ];
-        // A method of a trait is `<pagemill::heap::Heap<…> as …>::alloc`.
-        let function = self.function.trim_start_matches('<');
-        CRATES.iter().any(|name| function.starts_with(name)) || FUNCTIONS.contains(&function)
+        self.is_of_the_allocator() || FUNCTIONS.contains(&self.function.as_str())
     }
 }
 
@@ -102,14 +106,13 @@ impl Names {
 
     /// How many frames of a stack lie on the way to the allocator, and how many functions of the next one.
     pub(super) fn way(&mut self, frames: &[u64]) -> (usize, usize) {
-        for (count, &frame) in frames.iter().enumerate() {
-            let lines = self.at(frame);
-            let on_the_way = lines.iter().take_while(|line| line.is_on_the_way()).count();
-            if lines.is_empty() || on_the_way < lines.len() {
-                return (count, on_the_way);
-            }
-        }
-        (0, 0)
+        let outermost = |lines: &[Line]| lines.last().is_some_and(Line::is_on_the_way);
+        let count = frames.iter().take_while(|&&frame| outermost(self.at(frame))).count();
+        let Some(&next) = frames.get(count) else { return (0, 0) };
+        let lines = self.at(next);
+        // What the allocator calls in line may have any name.
+        let own = lines.iter().rposition(Line::is_of_the_allocator).map_or(0, |place| place + 1);
+        (count, own + lines[own..].iter().take_while(|line| line.is_on_the_way()).count())
     }
 }
 

@@ -17,8 +17,9 @@ use crate::excess::now_ms;
 use crate::here;
 use crate::lock::HostedLock;
 
-/// Marks that may be passed on in a second, with gaps of [`USUAL_MEAN`].
+/// Marks that may be passed on in a second, with gaps of [`USUAL_MEAN`], and at once.
 const PASSED_A_SECOND: f64 = 4000.0;
+const PASSED_AT_ONCE: f64 = 500.0;
 /// The mean gap that is meant for long runs.
 const USUAL_MEAN: usize = 512 << 10;
 /// Of so many marks that are too many, one is passed on, for all: as a power of 2.
@@ -211,14 +212,14 @@ impl State {
         (wins && live.shift + ROULETTE_LOG2 <= MOST_SHIFT).then_some(live.shift + ROULETTE_LOG2)
     }
 
-    /// Adds what may be passed on by now, a second's worth at most.
+    /// Adds what may be passed on by now.
     fn earn(&mut self) {
         let now = now_ms();
         let seconds = now.saturating_sub(self.seen_ms) as f64 / 1000.0;
         self.seen_ms = now;
         // Who wants more samples wants them at their price.
-        let rate = PASSED_A_SECOND * (USUAL_MEAN as f64 / self.mean as f64).max(1.0).powi(2);
-        self.credit = (self.credit + seconds * rate).min(rate);
+        let price = (USUAL_MEAN as f64 / self.mean as f64).max(1.0).powi(2);
+        self.credit = (self.credit + seconds * price * PASSED_A_SECOND).min(price * PASSED_AT_ONCE);
     }
 
     /// How many samples are lent.
