@@ -126,6 +126,16 @@ static OPTIONS: Options = Options::new();
 /// The options of the process: what `PAGEMILL_CONF` says, and what was [set](Options::set) since. Each that is not named
 /// has its default; each that is not understood is a line on the error output, once, and has its default too.
 ///
+/// ```
+/// use pagemill_hosted::options;
+///
+/// // As `PAGEMILL_CONF="dirty_share:1/4"` from now on.
+/// options().set("dirty_share", "1/4").expect("an option that can be changed");
+/// assert_eq!(options().dirty_per_mille(), 250);
+/// let error = options().set("limit", "much").unwrap_err();
+/// assert_eq!(error.to_string(), "option `limit` is `much`, expected bytes as 512m, or none");
+/// ```
+///
 /// The variable is read by the first call, which the heap makes before its first request is served. It is not read in a
 /// program with more rights than who started it.
 #[inline]

@@ -22,6 +22,18 @@ pub(crate) struct NodeAccount {
 /// Both are made while the heaps are at work, so that sums may be off by what moves meanwhile. It looks at every slab, and
 /// reads `/proc/self/smaps`; nothing is allocated.
 ///
+/// ```
+/// use pagemill_hosted::{Format, Pagemill};
+///
+/// #[global_allocator]
+/// static A: Pagemill = Pagemill::new();
+///
+/// let mut text = String::with_capacity(1 << 14);
+/// pagemill_hosted::write_report(&mut text, Format::Text)?;
+/// assert!(text.contains("at level checked"));
+/// # std::fmt::Result::Ok(())
+/// ```
+///
 /// The JSON is one object. What is in it stays; more may be added.
 ///
 /// ```text
