@@ -6,7 +6,7 @@ mod common;
 
 use std::os::unix::process::ExitStatusExt;
 
-use common::{LEVELS, archive, compile, remove, run_cases, told, with_library, without_library};
+use common::{LEVELS, archive, compile, has_cpp, remove, run_cases, told, with_library, without_library};
 
 fn at_every_level(source: &str) {
     let program = compile(source, &[]);
@@ -24,7 +24,9 @@ fn functions() {
 
 #[test]
 fn operators() {
-    at_every_level("operators.cpp");
+    if has_cpp() {
+        at_every_level("operators.cpp");
+    }
 }
 
 /// What rustc says an archive of Rust needs.
@@ -48,9 +50,11 @@ fn an_archive_in_c_and_in_cpp() {
     assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{}", told(&output));
     assert!(told(&output).contains("pagemill: bad free: 0x"), "{}", told(&output));
     remove(&program);
-    let program = compile("operators.cpp", &arguments);
-    run_cases(&program, |_| without_library(&program));
-    remove(&program);
+    if has_cpp() {
+        let program = compile("operators.cpp", &arguments);
+        run_cases(&program, |_| without_library(&program));
+        remove(&program);
+    }
 }
 
 /// Statically linked, nothing is loaded and nothing can be put before it.

@@ -90,6 +90,15 @@ fn compiler(cpp: bool) -> OsString {
     env::var_os(variable).unwrap_or_else(|| name.into())
 }
 
+/// Whether there is a C++ compiler; says so if there is none.
+pub(crate) fn has_cpp() -> bool {
+    let there = Command::new(compiler(true)).arg("--version").stdout(Stdio::null()).status().is_ok();
+    if !there {
+        println!("no C++ compiler: SKIPPED");
+    }
+    there
+}
+
 /// A program that has done its work is not needed any more.
 pub(crate) fn remove(program: &Path) {
     let dir = program.parent().expect("a program lies in its directory");

@@ -4,7 +4,7 @@ use crate::cargo;
 use crate::failure::{Failure, Outcome};
 use crate::libtest;
 use crate::steps::Steps;
-use crate::{fuzz, kernels, loom, miri, shuttle, suites, tools};
+use crate::{fuzz, kernels, loom, miri, programs, shuttle, suites, tools};
 
 pub(crate) fn run(words: &[String]) -> Outcome {
     let fuzz_words: &[String] = match words {
@@ -30,6 +30,12 @@ pub(crate) fn run(words: &[String]) -> Outcome {
     steps.step("miri, both aliasing models and many seeds", miri::full);
     steps.step("fuzzing", || fuzz::run(fuzz_words));
     steps.step("test suites of others on pagemill", || suites::run(&["--full".to_owned()]));
+    steps.step("C tests of libpagemill.so, as it is shipped", || {
+        let mut command = cargo::cargo();
+        command.args(["test", "--release", "--package", "pagemill-preload"]).env("PAGEMILL_FULL", "1");
+        libtest::run(&mut command, "pagemill-preload").map(drop)
+    });
+    steps.step("programs of others on libpagemill.so", programs::full);
     steps.finish()
 }
 

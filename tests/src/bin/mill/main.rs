@@ -18,6 +18,7 @@ mod libtest;
 mod loom;
 mod miri;
 mod models;
+mod programs;
 mod qemu;
 mod shuttle;
 mod steps;
@@ -78,6 +79,18 @@ const COMMANDS: &[Command] = &[
         arguments: "[ARGUMENT]...",
         purpose: "the heap benchmarks beside their peers",
         run: bench::heap,
+    },
+    Command {
+        name: "real-programs",
+        arguments: "[--quick] [--times] [ARGUMENT]...",
+        purpose: "Debian's programs on libpagemill.so: the same output, or how fast",
+        run: programs::run,
+    },
+    Command {
+        name: "bench-c",
+        arguments: "[--quick] [ARGUMENT]...",
+        purpose: "malloc and free in a C loop beside other heaps",
+        run: programs::pairs,
     },
     Command {
         name: "fuzz",

@@ -106,7 +106,17 @@ fn lock() -> Option<File> {
     Some(file)
 }
 
+/// A package of Debian, unless a file of it is there, or a program on the PATH.
+pub(crate) fn debian(file: &Path, package: &str) -> Outcome {
+    let by_hand = format!("apt-get install {package}");
+    obtain(&file.to_string_lossy(), &by_hand, || find(file).is_some(), || apt_get_install(package))
+}
+
 fn install_qemu() -> Outcome {
+    apt_get_install("qemu-system-x86")
+}
+
+fn apt_get_install(package: &str) -> Outcome {
     let apt = find(Path::new("apt-get")).ok_or_else(|| Failure::new("this machine has no apt-get"))?;
     let is_root = output_of(Command::new("id").arg("-u")).is_some_and(|id| id.trim() == "0");
     if !is_root && !succeeds(Command::new("sudo").args(["-n", "true"])) {
@@ -121,7 +131,7 @@ fn install_qemu() -> Outcome {
         quietly(command.args(words))
     };
     apt_get(&["update"])?;
-    apt_get(&["install", "--no-install-recommends", "qemu-system-x86"])
+    apt_get(&["install", "--no-install-recommends", package])
 }
 
 fn rustup(words: &[&str]) -> Outcome {
