@@ -101,9 +101,9 @@ impl<'a> Field<'a> {
     }
 }
 
-/// The first numbers of a message's fields, up to 4.
-fn numbers_of(message: &[u8]) -> Option<[u64; 5]> {
-    let mut numbers = [0; 5];
+/// The first numbers of a message's fields, up to 5.
+fn numbers_of(message: &[u8]) -> Option<[u64; 6]> {
+    let mut numbers = [0; 6];
     each(message, |number, field| {
         if let (Field::Number(value), Some(place)) = (field, numbers.get_mut(number as usize)) {
             *place = value;
@@ -140,8 +140,10 @@ fn unpacked(bytes: &[u8]) -> Option<Vec<u8>> {
 #[derive(Default)]
 struct Parts<'a> {
     strings: Vec<&'a [u8]>,
-    types: Vec<[u64; 5]>,
+    types: Vec<[u64; 6]>,
     samples: Vec<&'a [u8]>,
+    /// Where code lies, by numbers: its address, where that is in its file, and the file's name.
+    mappings: HashMap<u64, [u64; 3]>,
     locations: Vec<&'a [u8]>,
     functions: HashMap<u64, u64>,
     period: u64,
@@ -155,6 +157,10 @@ impl<'a> Parts<'a> {
             match number {
                 1 => parts.types.push(numbers_of(field.bytes()?)?),
                 2 => parts.samples.push(field.bytes()?),
+                3 => {
+                    let [_, id, start, _, offset, file] = numbers_of(field.bytes()?)?;
+                    parts.mappings.insert(id, [start, offset, file]);
+                }
                 4 => parts.locations.push(field.bytes()?),
                 5 => {
                     let [_, id, name, ..] = numbers_of(field.bytes()?)?;
@@ -175,10 +181,10 @@ impl<'a> Parts<'a> {
         Some(String::from_utf8_lossy(bytes).into_owned())
     }
 
-    /// The functions of each location; its address, if there are none.
+    /// The functions of each location; where it is in its file, if there are none.
     fn places(&self) -> Option<HashMap<u64, Vec<String>>> {
         let place = |location: &&'a [u8]| {
-            let [_, id, _, address, _] = numbers_of(location)?;
+            let [_, id, mapping, address, ..] = numbers_of(location)?;
             let mut names = Vec::new();
             each(location, |number, field| {
                 if number == 4 {
@@ -188,7 +194,14 @@ impl<'a> Parts<'a> {
                 Some(())
             })?;
             if names.is_empty() {
-                names.push(format!("{address:#x}"));
+                names.push(match self.mappings.get(&mapping) {
+                    Some(&[start, offset, file]) => {
+                        let path = self.string(file)?;
+                        let file = path.rsplit('/').next().unwrap_or_default();
+                        format!("{file}+{:#x}", address.wrapping_sub(start).wrapping_add(offset))
+                    }
+                    None => format!("{address:#x}"),
+                });
             }
             Some((id, names))
         };
@@ -261,7 +274,7 @@ pub(crate) mod tests {
 
     /// Two stacks: `leaf` under `main` with 5 and 500, `main` with 1 and 20.
     pub(crate) fn file() -> Vec<u8> {
-        let strings = ["", "objects", "count", "space", "bytes", "leaf", "main"];
+        let strings = ["", "objects", "count", "space", "bytes", "leaf", "main", "/lib/some.so"];
         let mut file: Vec<u8> = strings.iter().flat_map(|text| field(6, text.as_bytes())).collect();
         // Types; functions; locations: the first with a function in line, the second with none.
         for (number, message) in [
@@ -270,7 +283,8 @@ pub(crate) mod tests {
             (5, &[0x08, 1, 0x10, 5]),
             (5, &[0x08, 2, 0x10, 6]),
             (4, &[0x08, 1, 0x18, 0x20, 0x22, 2, 0x08, 1, 0x22, 4, 0x08, 2, 0x10, 9]),
-            (4, &[0x08, 2, 0x18, 0x30]),
+            (3, &[0x08, 1, 0x10, 0x28, 0x18, 0x38, 0x20, 0x20, 0x28, 7]),
+            (4, &[0x08, 2, 0x10, 1, 0x18, 0x30]),
             (4, &[0x08, 3, 0x22, 2, 0x08, 2]),
             (2, &[0x0a, 2, 1, 2, 0x12, 3, 5, 0xf4, 3]),
             (2, &[0x08, 3, 0x10, 1, 0x10, 20]),
@@ -287,7 +301,7 @@ pub(crate) mod tests {
         let profile = Profile::parse(&file()).unwrap();
         assert_eq!(profile.types[1], ("space".into(), "bytes".into()));
         let stack = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
-        assert_eq!(profile.samples[0], (stack(&["leaf", "main", "0x30"]), vec![5, 500]));
+        assert_eq!(profile.samples[0], (stack(&["leaf", "main", "some.so+0x28"]), vec![5, 500]));
         assert_eq!(profile.samples[1], (stack(&["main"]), vec![1, 20]));
         assert_eq!((profile.period, profile.value(None), profile.value(Some("space"))), (512, Ok(0), Ok(1)));
         assert_eq!(profile.value(Some("time")).unwrap_err(), "there is no time, but objects, space");

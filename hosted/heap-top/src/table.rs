@@ -101,7 +101,7 @@ mod tests {
     #[test]
     fn stacks_are_folded() {
         let profile = Profile::parse(&file()).unwrap();
-        assert_eq!(folded(&profile, 1), "0x30;main;leaf 500\nmain 20\n");
+        assert_eq!(folded(&profile, 1), "main 20\nsome.so+0x28;main;leaf 500\n");
     }
 
     #[test]

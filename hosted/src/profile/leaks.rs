@@ -43,10 +43,10 @@ pub(super) fn report(copy: &[u64], mean: usize) -> Option<String> {
 fn write_stack(text: &mut String, names: &mut Names, frames: &[u64]) {
     let (way, mut left_out) = names.way(frames);
     for &frame in &frames[way..] {
-        let lines = names.at(frame);
-        if lines.is_empty() {
-            let _ = writeln!(text, "      at {frame:#x}");
+        if names.at(frame).is_empty() {
+            let _ = writeln!(text, "      at {}", names.place(frame));
         }
+        let lines = names.at(frame);
         for Line { function, file, line } in lines.iter().skip(std::mem::take(&mut left_out)) {
             let _ = match file.as_str() {
                 "" => writeln!(text, "      at {function}"),

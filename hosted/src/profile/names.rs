@@ -104,6 +104,17 @@ impl Names {
         Some(format!("{:#}", SymbolName::new(name)))
     }
 
+    /// Where an address is in its file, for code that has no name.
+    pub(super) fn place(&self, address: u64) -> String {
+        match self.mappings.iter().find(|mapping| (mapping.start..mapping.end).contains(&address)) {
+            Some(mapping) => {
+                let file = mapping.file.rsplit('/').next().unwrap_or_default();
+                format!("{file}+{:#x}", address - mapping.start + mapping.offset)
+            }
+            None => format!("{address:#x}"),
+        }
+    }
+
     /// How many frames of a stack lie on the way to the allocator, and how many functions of the next one.
     pub(super) fn way(&mut self, frames: &[u64]) -> (usize, usize) {
         let outermost = |lines: &[Line]| lines.last().is_some_and(Line::is_on_the_way);
