@@ -55,7 +55,7 @@ unsafe extern "C" fn in_child() {
     // The numbers of other threads stay taken: nobody knows what they were doing to their pools.
     numbers::lose_all_but(tls::own_number());
     #[cfg(feature = "profile")]
-    profile::in_copy();
+    profile::in_copy(numbers::lost().next().is_some());
     if let Some(cpu) = cpu {
         give_back(cpu, Some(cpu));
     }

@@ -34,7 +34,7 @@ use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use lock_api::Mutex;
 use pagemill::SampleHook;
@@ -46,7 +46,6 @@ use crate::print::Print;
 use sampler::Inside;
 
 pub(crate) use sampler::{after_fork, before_fork};
-pub(crate) use signal::in_copy;
 
 /// The profile of the process, over all its heaps: [`profile`].
 ///
@@ -66,6 +65,9 @@ pub(crate) use signal::in_copy;
 /// stands for the others. With a mean of 512 KiB, 50 MiB from one place are told to within a tenth, mostly; 50 KiB may not
 /// be there at all.
 ///
+/// A copy by `fork` has the profile that there was, and goes on with it. The loader's lock is lost to a copy of a process with
+/// several threads, so a file of its own has functions without lines there, and a sample costs five times as much.
+///
 /// The level [`Fast`](crate::Fast) has nothing by which a free would know a sample, so objects of up to 32 KiB are
 /// not in its profile.
 pub struct Profile {
@@ -83,6 +85,18 @@ static PROFILE: Profile = Profile {
     leaks_at_exit: AtomicU32::new(0),
     files: AtomicU32::new(0),
 };
+
+/// Whether the process is a copy of one with several threads: one of these may have had the loader's lock, which nobody
+/// gives back here.
+static LOADER_IS_LOST: AtomicBool = AtomicBool::new(false);
+
+/// The process is a copy; of one with several threads, if so told.
+pub(crate) fn in_copy(of_several: bool) {
+    if of_several {
+        LOADER_IS_LOST.store(true, Ordering::Relaxed);
+    }
+    signal::in_copy();
+}
 
 /// The mean gap between samples; 0 while there are none.
 static MEAN: AtomicUsize = AtomicUsize::new(0);

@@ -6,6 +6,8 @@
 #![allow(unsafe_code, reason = "functions of the unwinder, and words of the stack")]
 
 use std::ffi::{c_int, c_void};
+#[cfg(target_arch = "x86_64")]
+use std::sync::atomic::Ordering;
 
 #[cfg(target_arch = "x86_64")]
 use super::rules::{self, Rule};
@@ -32,7 +34,7 @@ impl Stack {
     pub(super) fn here() -> Self {
         let mut stack = Self { frames: [0; MOST_FRAMES], len: 0 };
         #[cfg(target_arch = "x86_64")]
-        if stack.walk() {
+        if !super::LOADER_IS_LOST.load(Ordering::Relaxed) && stack.walk() {
             return stack;
         }
         stack.unwind();

@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 
 use backtrace::SymbolName;
 
+use super::LOADER_IS_LOST;
 use super::elf::{Elf, Functions};
 use super::maps::Mapping;
 
@@ -78,11 +80,15 @@ impl Names {
 
     fn look_up(&mut self, address: u64) -> Vec<Line> {
         let mut lines = Vec::new();
-        backtrace::resolve(std::ptr::without_provenance_mut(address as usize), |symbol| {
+        let look = |symbol: &backtrace::Symbol| {
             let Some(name) = symbol.name() else { return };
             let file = symbol.filename().map_or_else(String::new, |file| file.to_string_lossy().into_owned());
             lines.push(Line { function: format!("{name:#}"), file, line: symbol.lineno().unwrap_or(0) });
-        });
+        };
+        // It asks the loader which files there are.
+        if !LOADER_IS_LOST.load(Ordering::Relaxed) {
+            backtrace::resolve(std::ptr::without_provenance_mut(address as usize), look);
+        }
         // The last is the one that the others are in line in.
         if let Some(whole) = self.symbol(address) {
             match lines.last_mut() {
@@ -130,6 +136,8 @@ impl Names {
 impl Drop for Names {
     fn drop(&mut self) {
         // The files stay mapped for the next look otherwise.
-        backtrace::clear_symbol_cache();
+        if !LOADER_IS_LOST.load(Ordering::Relaxed) {
+            backtrace::clear_symbol_cache();
+        }
     }
 }

@@ -44,7 +44,7 @@ pub(super) fn on(signal: i32, work: fn()) -> io::Result<()> {
 }
 
 /// The process is a copy, which has no such thread.
-pub(crate) fn in_copy() {
+pub(super) fn in_copy() {
     WAITS.store(false, Ordering::Relaxed);
 }
 
