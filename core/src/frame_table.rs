@@ -19,6 +19,7 @@
 use bitfield_struct::bitfield;
 
 use crate::error::Place;
+use crate::frame::FrameCount;
 use crate::order::{AlignedBlocks, Order};
 use crate::sync::{AtomicU32, Ordering, fence, mutant};
 
@@ -48,6 +49,8 @@ pub(crate) enum Kind {
     LargeTail,
     /// The first frame of a large object that its user has freed and the heap keeps for the next.
     LargeKept,
+    /// As that, and whoever changes this word has it: see [`large`](crate::large).
+    LargeReady,
 }
 
 impl Kind {
@@ -67,7 +70,8 @@ impl Kind {
             7 => Self::Slab,
             8 => Self::LargeHead,
             9 => Self::LargeTail,
-            _ => Self::LargeKept,
+            10 => Self::LargeKept,
+            _ => Self::LargeReady,
         }
     }
 }
@@ -123,6 +127,12 @@ impl FrameWord {
         Self::new().with_kind(kind).with_order_bits(order.index() as u8).with_used(true)
     }
 
+    /// As [`with_kind`](Self::with_kind), in line.
+    #[inline(always)]
+    const fn of_kind(self, kind: Kind) -> Self {
+        Self::from_bits(self.into_bits() & !0xf | kind as u32)
+    }
+
     /// The order of the block that this word heads.
     pub(crate) fn order(self) -> Order {
         Order::new(u32::from(self.order_bits())).unwrap_or(Order::MAX)
@@ -145,7 +155,7 @@ impl FrameWord {
 
     /// Whether this is the head of a block that a heap uses.
     pub(crate) const fn is_held(self) -> bool {
-        matches!(self.kind(), Kind::Slab | Kind::LargeHead | Kind::LargeTail | Kind::LargeKept)
+        matches!(self.kind(), Kind::Slab | Kind::LargeHead | Kind::LargeTail | Kind::LargeKept | Kind::LargeReady)
     }
 }
 
@@ -292,6 +302,39 @@ impl<'m> FrameTable<'m> {
         word.compare_exchange(from.into_bits(), to.into_bits(), Ordering::Release, Ordering::Relaxed).is_ok()
     }
 
+    /// Makes the large object of `count` frames at `head` ready; `false` if none is lent there.
+    ///
+    /// `SeqCst`, as the look at the hint that follows: see [`ready`](crate::large). As a Release it lets the next owner see
+    /// what the last one did.
+    #[inline]
+    pub(crate) fn make_ready(&self, head: u32, count: FrameCount) -> bool {
+        let place = &self.words[(head - self.first) as usize];
+        let lent = FrameWord::from_bits(place.load(Ordering::Relaxed));
+        if lent.kind() != Kind::LargeHead || lent.above() as usize != count.get() {
+            return false;
+        }
+        let ready = lent.of_kind(Kind::LargeReady);
+        place.compare_exchange(lent.into_bits(), ready.into_bits(), Ordering::SeqCst, Ordering::Relaxed).is_ok()
+    }
+
+    /// Takes the block of `count` frames at `head`, if it is ready, and makes it one of `kind`.
+    #[inline]
+    pub(crate) fn take_ready(&self, head: u32, count: FrameCount, kind: Kind) -> bool {
+        let place = &self.words[(head - self.first) as usize];
+        // SeqCst: follows the exchange of a hint, where one was exchanged.
+        let word = FrameWord::from_bits(place.load(Ordering::SeqCst));
+        if word.kind() != Kind::LargeReady || word.above() as usize != count.get() {
+            return false;
+        }
+        if mutant("ready_twice") {
+            self.set(head, word.with_kind(kind));
+            return true;
+        }
+        // Acquire: pairs with `make_ready`. Release as in `set`.
+        let to = word.of_kind(kind);
+        place.compare_exchange(word.into_bits(), to.into_bits(), Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
     /// Marks every frame of a range that [`check_lent`](Self::check_lent) has passed as free. What is left of blocks
     /// that the range cuts becomes blocks of its own.
     pub(crate) fn free_lent(&self, start: u32, count: u32) {
@@ -349,7 +392,7 @@ mod tests {
         assert_eq!((word.kind(), word.order(), word.used()), (Kind::Lent, Order::MAX, true));
         assert_eq!(FrameWord::from_bits(0).kind(), Kind::Free);
         assert!(!FrameWord::from_bits(0).used());
-        for kind in 0..=10 {
+        for kind in 0..=11 {
             assert_eq!(Kind::from_bits(kind).into_bits(), kind);
         }
     }

@@ -37,7 +37,7 @@ use crate::error::{AllocError, BadFree, BadFreeKind};
 use crate::frames::Frames;
 use crate::harden::Hardening;
 use crate::id::NodeId;
-use crate::large::KeptBlocks;
+use crate::large::{KeptBlocks, Ready};
 use crate::platform::{Desk, Pinned, Platform};
 use crate::pool::ObjectPool;
 use crate::reclaim::Reclaim;
@@ -123,6 +123,8 @@ pub struct Heap<'m, P: Platform, C: Config = Checked> {
     pub(crate) store: SlabStore<'m, P>,
     /// Freed large blocks that the next of their size may have.
     pub(crate) kept: KeptBlocks<P>,
+    /// Those that the next request gets without a lock.
+    pub(crate) ready: Ready,
     /// Held while the heap is initialised; before every other lock.
     pub(crate) registry: Lock<P, ()>,
     /// Counts the requests to drain; a pool that has honoured fewer is asked.
@@ -165,6 +167,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
                 depots: PublishSlice::empty(),
                 store: SlabStore::new(),
                 kept: KeptBlocks::new(),
+                ready: Ready::new(),
                 registry: Lock::new(()),
                 drain_requests: AtomicU32::new(0),
                 late_faults: AtomicU64::new(0),

@@ -1,15 +1,17 @@
 //! Large objects: whole frames, whatever is left of the last one.
 //!
 //! ```text
-//!   request ──► kept blocks of exactly this size ──► frames, the tail given back
-//!   free    ──► kept, while there are few ──────────► frames
+//!   request ──► ready, the last of its size ──► kept blocks of exactly this size ──► frames, the tail given back
+//!   free    ──► ready ────────────────────────► kept, while there are few ─────────► frames
 //!   realloc ──► the next frames, if they are free;  the last ones go
 //! ```
 //!
 //! Nothing is written of a large object but the words of its frames: `LargeHead` on the first block, `LargeTail` on those
-//! that follow. A freed block that is kept is a `LargeKept`: its frames are lent as before, and it is nobody's.
+//! that follow. A freed block that is kept is a `LargeKept`, or a `LargeReady` as long as it is at hand: its frames are lent
+//! as before, and it is nobody's.
 
 mod kept;
+mod ready;
 
 use core::alloc::Layout;
 
@@ -29,6 +31,7 @@ use crate::sync::Ordering;
 
 pub(crate) use kept::KeptBlocks;
 use kept::{Kept, MAX_BLOCKS};
+pub(crate) use ready::Ready;
 
 /// What is lent at an address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -54,8 +57,11 @@ pub(crate) fn at_least_a_byte(layout: Layout) -> Layout {
 }
 
 impl<P: Platform, C: Config> Heap<'_, P, C> {
-    /// The most frames that kept blocks may have.
+    /// The most frames that kept blocks may have, with those at hand.
     const MOST_KEPT: usize = C::LARGE_CACHE_BYTES / C::FRAME_BYTES;
+
+    /// The most frames that blocks at hand may have.
+    const MOST_READY: usize = Self::MOST_KEPT / 2;
 
     /// Frames for a large object.
     pub(crate) fn alloc_large(&self, layout: Layout) -> Result<Lent, AllocError> {
@@ -77,13 +83,16 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
         if layout.size() > self.span_bytes.load(Ordering::Relaxed) {
             return Err(AllocError::Impossible);
         }
+        if let Some(span) = self.take_handy(count, align) {
+            return Ok(Taken { span, fresh: false });
+        }
         if let Some(span) = self.take_kept(count, align) {
             self.frames.lend_again(span.start());
             return Ok(Taken { span, fresh: false });
         }
         let mut taken = self.take_frames(count, align, zeroed, None);
         // What is kept is no use to a request of another size, nor to one that may not reclaim.
-        if matches!(taken, Err(AllocError::NoMemory)) && self.kept.frames() != 0 {
+        if matches!(taken, Err(AllocError::NoMemory)) && self.kept_bytes() != 0 {
             self.trim_large();
             taken = self.take_frames(count, align, zeroed, None);
         }
@@ -173,8 +182,12 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
         if layout.size() == 0 {
             return self.free_address(address, at_least_a_byte(layout));
         }
+        let count = Self::frames_of(layout.size());
+        if self.free_handy(address, count) {
+            return Ok(());
+        }
         match self.large_span(address) {
-            Some(span) if span.count() == Self::frames_of(layout.size()) => self.free_large(span),
+            Some(span) if span.count() == count => self.free_large(span),
             _ => self.refuse(address, None),
         }
     }
@@ -195,14 +208,93 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
 
     /// Takes a large object back, which may be freed by somebody else at the same moment.
     pub(crate) fn free_large(&self, span: FrameSpan) -> Result<(), BadFree> {
+        if self.free_handy(self.address_of(span), span.count()) {
+            return Ok(());
+        }
+        // What was not taken for that is not lent any more, or too large.
         if !self.frames.set_aside(span.start()) {
             return self.refuse(self.address_of(span), None);
         }
         self.forget_large(self.address_of(span));
+        self.keep_or_release(span);
+        Ok(())
+    }
+
+    /// As [`alloc_large`](Self::alloc_large), where a block is at hand.
+    #[inline]
+    pub(crate) fn alloc_handy(&self, layout: Layout) -> Option<Lent> {
+        let count = Self::frames_of(layout.size());
+        let span = self.take_handy(count, layout.align().max(C::FRAME_BYTES))?;
+        Some(Lent::large(self.address_of(span), Self::bytes_in(span)))
+    }
+
+    /// A block of so many frames that is at hand.
+    #[inline]
+    fn take_handy(&self, count: FrameCount, align: usize) -> Option<FrameSpan> {
+        if !Self::is_handy(count) {
+            return None;
+        }
+        let span = self.ready.look(count).filter(|span| self.is_placed_for(span.start(), align))?;
+        self.frames.lend_ready(span).then_some(span)
+    }
+
+    /// Takes back a large object of `count` frames at `address`, if one is lent there, and puts it at hand.
+    #[inline]
+    fn free_handy(&self, address: usize, count: FrameCount) -> bool {
+        let offset = address.wrapping_sub(self.window.base());
+        if !Self::is_handy(count) || !offset.is_multiple_of(C::FRAME_BYTES) {
+            return false;
+        }
+        let Ok(span) = FrameSpan::new(Pfn::new(offset / C::FRAME_BYTES), count) else { return false };
+        // Before somebody has the block again, who is told of then.
+        self.forget_large(address);
+        if !self.frames.make_ready(span) {
+            return false;
+        }
+        self.show(span);
+        true
+    }
+
+    /// Whether blocks of so many frames may be at hand.
+    #[inline(always)]
+    fn is_handy(count: FrameCount) -> bool {
+        !C::HARDENED && !C::NUMA && count.get() <= Self::MOST_READY
+    }
+
+    /// Leaves a hint to a block that is ready, and looks after the one that another hint led to.
+    #[inline]
+    fn show(&self, span: FrameSpan) {
+        if let Some(before) = self.ready.show(span) {
+            self.make_room(before);
+        }
+    }
+
+    /// Looks after a block whose hint another has displaced, and after all if there are too many.
+    fn make_room(&self, before: FrameSpan) {
+        self.put_away(before);
+        if self.ready.hints().map(|span| span.count().get()).sum::<usize>() > Self::MOST_READY {
+            self.ready.take().for_each(|span| self.put_away(span));
+        }
+    }
+
+    /// Keeps a block to which no hint leads any more, if it is ready, or gives its frames back.
+    fn put_away(&self, span: FrameSpan) {
+        if self.frames.keep_ready(span) {
+            self.keep_or_release(span);
+        }
+    }
+
+    /// Keeps a block that is set aside, or gives its frames back.
+    fn keep_or_release(&self, span: FrameSpan) {
         if !self.keep_large(span) {
             self.release_large(span);
         }
-        Ok(())
+    }
+
+    /// Whether the address of a frame is such a multiple.
+    #[inline]
+    fn is_placed_for(&self, start: Pfn, align: usize) -> bool {
+        self.window.base().wrapping_add(start.number() * C::FRAME_BYTES).is_multiple_of(align)
     }
 
     /// Gives the frames of a large object back that is set aside, and that nobody has.
@@ -230,9 +322,9 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
             return None;
         }
         let node = if C::NUMA { self.home().index() as u32 } else { 0 };
-        let base = self.window.base();
-        let fits = |start: Pfn| base.wrapping_add(start.number() * C::FRAME_BYTES).is_multiple_of(align);
-        self.with_kept(|kept, access| kept.take(access, count, node, fits)).ok().flatten()
+        self.with_kept(|kept, access| kept.take(access, count, node, |start| self.is_placed_for(start, align)))
+            .ok()
+            .flatten()
     }
 
     /// Keeps a block that is set aside, and lets the oldest go if there are too many; `false` if it should not be kept.
@@ -241,11 +333,12 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
             return false;
         }
         let node = if C::NUMA { self.frames.node_of(span.start()).unwrap_or_default().index() as u32 } else { 0 };
-        match self.with_kept(|kept, access| kept.put(access, span, node, Self::MOST_KEPT)) {
+        let most = self.most_kept();
+        match self.with_kept(|kept, access| kept.put(access, span, node, most)) {
             Ok(Kept::Yes) => true,
             Ok(Kept::TooMany) => {
                 for _ in 0..MAX_BLOCKS {
-                    let oldest = self.with_kept(|kept, access| kept.excess(access, Self::MOST_KEPT));
+                    let oldest = self.with_kept(|kept, access| kept.excess(access, most));
                     let Ok(Some(oldest)) = oldest else { break };
                     self.release_large(oldest);
                 }
@@ -257,6 +350,7 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
 
     /// Gives the frames of freed large blocks back that are kept.
     pub(crate) fn trim_large(&self) {
+        self.ready.take().for_each(|span| self.put_away(span));
         // No more than there is room for: others may keep new ones for as long as this takes.
         for _ in 0..MAX_BLOCKS {
             let Ok(Some(span)) = self.with_kept(KeptBlocks::pop) else { return };
@@ -266,7 +360,13 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
 
     /// Bytes of freed large blocks that are kept for the next of their size. [`trim`](Self::trim) gives them back.
     pub fn kept_bytes(&self) -> usize {
-        self.kept.frames() * C::FRAME_BYTES
+        let ready = self.ready.hints().filter(|&span| self.frames.is_ready(span));
+        (self.kept.frames() + ready.map(|span| span.count().get()).sum::<usize>()) * C::FRAME_BYTES
+    }
+
+    /// The most frames that blocks which are kept and not at hand may have now.
+    fn most_kept(&self) -> usize {
+        Self::MOST_KEPT - self.ready.hints().map(|span| span.count().get()).sum::<usize>().min(Self::MOST_READY)
     }
 
     /// Checks the blocks that are kept: nobody has them, and their frames know it.
@@ -377,7 +477,7 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
         };
         let block = self.address_of(span);
         let kind = match kind {
-            Kind::LargeKept => BadFreeKind::NotLent,
+            Kind::LargeKept | Kind::LargeReady => BadFreeKind::NotLent,
             Kind::LargeHead if block == address => BadFreeKind::WrongSize,
             Kind::LargeHead => BadFreeKind::Interior,
             // A slab that is just coming or going.

@@ -34,6 +34,8 @@ mod machine;
 #[cfg(all(test, loom))]
 mod pending;
 #[cfg(all(test, loom))]
+mod ready;
+#[cfg(all(test, loom))]
 mod reserve;
 #[cfg(all(test, loom))]
 mod shrinkers;

@@ -73,6 +73,13 @@ pub(crate) fn relax() {
     core::hint::spin_loop();
 }
 
+/// Stands between two accesses that are `SeqCst`: loom knows that order of fences alone, and takes such accesses for less.
+#[inline(always)]
+pub(crate) fn fence_in_models() {
+    #[cfg(loom)]
+    fence(Ordering::SeqCst);
+}
+
 /// A word that one CPU writes and anyone may peek at: relaxed moves, never a read-modify-write.
 macro_rules! owner_word {
     ($(#[$meta:meta])* $name:ident, $word:ty, $atomic:path) => {

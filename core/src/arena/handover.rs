@@ -92,7 +92,9 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
         Err(match word.kind() {
             Kind::Reserved => FreeError::Reserved(pfn),
             Kind::Offline => FreeError::Offline(pfn),
-            Kind::Slab | Kind::LargeHead | Kind::LargeTail | Kind::LargeKept => FreeError::InUse(pfn),
+            Kind::Slab | Kind::LargeHead | Kind::LargeTail | Kind::LargeKept | Kind::LargeReady => {
+                FreeError::InUse(pfn)
+            }
             Kind::Free | Kind::Lent if !word.used() => FreeError::NeverLent(pfn),
             _ => FreeError::AlreadyFree(pfn, word.place().unwrap_or(Place::Tree)),
         })

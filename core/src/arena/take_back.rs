@@ -82,7 +82,9 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
         match word.kind() {
             Kind::Reserved => return FreeError::Reserved(pfn),
             Kind::Offline => return FreeError::Offline(pfn),
-            Kind::Slab | Kind::LargeHead | Kind::LargeTail | Kind::LargeKept => return FreeError::InUse(pfn),
+            Kind::Slab | Kind::LargeHead | Kind::LargeTail | Kind::LargeKept | Kind::LargeReady => {
+                return FreeError::InUse(pfn);
+            }
             _ => {}
         }
         let row = index / ROW_FRAMES - self.first_row();

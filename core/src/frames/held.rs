@@ -14,6 +14,9 @@ use crate::order::{AlignedBlocks, Order};
 use crate::platform::Platform;
 use crate::zone::Mark;
 
+/// The most frames that have room in a head's word.
+const MOST_NOTED: u32 = (1 << 22) - 1;
+
 impl<P: Platform, C: Config> Frames<'_, P, C> {
     /// Marks lent frames as a slab.
     pub(crate) fn hold_slab(&self, span: FrameSpan) {
@@ -23,6 +26,15 @@ impl<P: Platform, C: Config> Frames<'_, P, C> {
     /// Marks lent frames as one large object.
     pub(crate) fn hold_large(&self, span: FrameSpan) {
         self.hold(span, |head| if head == span.start() { Kind::LargeHead } else { Kind::LargeTail });
+        self.note_count(span.start(), span.count());
+    }
+
+    /// Notes in the word of a large object's head how many frames it has, where no level has other use for the place.
+    fn note_count(&self, head: Pfn, count: FrameCount) {
+        if !C::HARDENED {
+            let count = u32::try_from(count.get()).ok().filter(|&count| count <= MOST_NOTED);
+            self.note(head, count.unwrap_or(0));
+        }
     }
 
     /// Marks lent frames as part of the large object that ends where they begin.
@@ -70,12 +82,16 @@ impl<P: Platform, C: Config> Frames<'_, P, C> {
 
     /// The frames of the large object that starts at `head`, if one does.
     ///
-    /// Its size is written nowhere: it is the blocks that follow.
+    /// Its size stands in its head's word if it has room there; else it is the blocks that follow.
     pub(crate) fn large_at(&self, head: Pfn) -> Option<FrameSpan> {
         self.object_at(head, Kind::LargeHead)
     }
 
     fn object_at(&self, head: Pfn, kind: Kind) -> Option<FrameSpan> {
+        let noted = self.word_of(head).filter(|word| !C::HARDENED && word.kind() == kind && word.above() != 0);
+        if let Some(word) = noted {
+            return FrameSpan::new(head, FrameCount::new(word.above() as usize)).ok();
+        }
         let mut next = head;
         let mut kind = kind;
         while let Some(order) = self.word_of(next).filter(|word| word.kind() == kind).map(FrameWord::order) {
@@ -123,6 +139,34 @@ impl<P: Platform, C: Config> Frames<'_, P, C> {
         word.kind() == Kind::LargeHead && arena.table.exchange(index, word, word.with_kind(Kind::LargeKept))
     }
 
+    /// As [`set_aside`](Self::set_aside) for a large object of just these frames, for whoever then takes it by its word.
+    #[inline]
+    pub(crate) fn make_ready(&self, span: FrameSpan) -> bool {
+        let arena = self.nodes.arena_of(span.start());
+        arena.is_some_and(|arena| arena.table.make_ready(arena.index(span.start()), span.count()))
+    }
+
+    /// Gives a block to a user, if it is ready.
+    pub(crate) fn lend_ready(&self, span: FrameSpan) -> bool {
+        self.take_ready(span, Kind::LargeHead)
+    }
+
+    /// Sets a block aside that is ready, if it is.
+    pub(crate) fn keep_ready(&self, span: FrameSpan) -> bool {
+        self.take_ready(span, Kind::LargeKept)
+    }
+
+    #[inline]
+    fn take_ready(&self, span: FrameSpan, kind: Kind) -> bool {
+        let arena = self.nodes.arena_of(span.start());
+        arena.is_some_and(|arena| arena.table.take_ready(arena.index(span.start()), span.count(), kind))
+    }
+
+    /// Whether a block is ready, as a look sees it.
+    pub(crate) fn is_ready(&self, span: FrameSpan) -> bool {
+        self.object_at(span.start(), Kind::LargeReady) == Some(span)
+    }
+
     /// Gives the large object that starts at `head` and was set aside to a user again.
     pub(crate) fn lend_again(&self, head: Pfn) {
         let Some(arena) = self.nodes.arena_of(head) else { return };
@@ -159,6 +203,7 @@ impl<P: Platform, C: Config> Frames<'_, P, C> {
             return false;
         }
         self.hold_tail(tail);
+        self.note_count(span.start(), span.count() + more);
         true
     }
 
@@ -177,6 +222,7 @@ impl<P: Platform, C: Config> Frames<'_, P, C> {
             }
             next = arena.pfn(end);
         }
+        self.note_count(span.start(), at - span.start());
     }
 
     /// Cuts a block of a large object in two, the second of which is merely lent.

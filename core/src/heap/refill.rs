@@ -38,6 +38,11 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     #[cold]
     #[inline(never)]
     pub(crate) fn alloc_slow(&self, layout: Layout, reclaim: bool) -> Answer {
+        if SizeClass::of(layout).is_none()
+            && let Some(lent) = self.alloc_handy(layout)
+        {
+            return Answer::of(Ok(self.noticed(lent)));
+        }
         let served = self.serve(layout, reclaim, || self.alloc_once(layout));
         Answer::of(served.map(|lent| self.noticed(lent)))
     }

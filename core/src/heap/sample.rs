@@ -155,7 +155,14 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     }
 
     /// Counts the bytes of a large object; answers whether a gap ends in it.
+    #[inline]
     fn charge_large(&self, bytes: usize) -> bool {
+        // Most are asked for where nobody wants samples.
+        self.sampling.mean.load(Ordering::Relaxed) != 0 && self.charge_large_to_gap(bytes)
+    }
+
+    #[inline(never)]
+    fn charge_large_to_gap(&self, bytes: usize) -> bool {
         let Some(pinned) = P::pin() else { return false };
         let Some(pool) = self.pools.mine(&pinned) else { return false };
         let Some(mean) = self.wanted(&pinned, &pool.gap) else { return false };
@@ -186,6 +193,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     }
 
     /// Tells of an object that was taken for a request, if it shall be a sample; answers its address. Nothing is held.
+    #[inline]
     pub(crate) fn noticed(&self, lent: Lent) -> usize {
         let (address, bytes) = (lent.address, lent.bytes);
         if !C::SAMPLED {

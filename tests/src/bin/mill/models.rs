@@ -19,6 +19,8 @@ pub(crate) const MODELS: &[(&str, usize)] = &[
     ("heap_spill", 1),
     ("pending", 2),
     ("pending_three", 2),
+    ("ready_hints", 2),
+    ("ready_taken", 1),
     ("reserve_claimed", 1),
     ("reserve_taken", 2),
     ("shrinker_moved", 1),
