@@ -46,9 +46,12 @@ fn an_archive_in_c_and_in_cpp() {
         };
         assert_eq!(run_cases(&program, on_archive), 2);
     }
-    let output = without_library(&program).arg("double").output().expect("the program runs");
-    assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{}", told(&output));
-    assert!(told(&output).contains("pagemill: bad free: 0x"), "{}", told(&output));
+    for act in ["double", "new"] {
+        let output = without_library(&program).arg(act).output().expect("the program runs");
+        assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{act}: {}", told(&output));
+        let is_said = told(&output).contains("pagemill: bad free: 0x");
+        assert_eq!(is_said, act == "double", "{act}: {}", told(&output));
+    }
     remove(&program);
     if has_cpp() {
         let program = compile("operators.cpp", &arguments);

@@ -49,8 +49,17 @@ static void it_sees_a_double_free(void) {
     _exit(0);
 }
 
+/* The operators are there for who is compiled from C++, but nobody who could throw. Does not return. */
+static void without_memory_it_aborts(void) {
+    extern void *_Znwm(size_t);
+    volatile size_t too_much = PTRDIFF_MAX;
+    free(_Znwm(100));
+    _exit(_Znwm(too_much) ? 0 : 1);
+}
+
 int main(int argc, char **argv) {
     if (argc > 1 && strcmp(argv[1], "double") == 0) it_sees_a_double_free();
+    if (argc > 1 && strcmp(argv[1], "new") == 0) without_memory_it_aborts();
     static const struct test_case cases[] = {{"it_is_this_heap", it_is_this_heap}, {"it_works", it_works}};
     return run_cases(argc, argv, cases, 2);
 }

@@ -8,8 +8,8 @@
 
 extern char **environ;
 
-/* How many copies; the long form makes 1500. */
-static long copies(long few) { return from_environment("PAGEMILL_COPIES", few); }
+/* How many copies: of the first case 12, and 1500 in the long form. */
+static long copies(void) { return from_environment("PAGEMILL_COPIES", 12); }
 
 static volatile int done;
 
@@ -81,7 +81,7 @@ static void while_threads_allocate(void) {
         fill(old[n], (size_t)n * 70 + 1, (uint64_t)n);
     }
     start_workers();
-    for (long turn = 0; turn < copies(12); turn++) {
+    for (long turn = 0; turn < copies(); turn++) {
         pid_t child = fork();
         if (child == 0) {
             in_the_copy();
@@ -117,7 +117,7 @@ static void while_threads_allocate(void) {
 /* From several threads at once, each while the others allocate. */
 
 static void *fork_some(void *argument) {
-    for (long turn = 0; turn < copies(20) / 4; turn++) {
+    for (long turn = 0; turn < copies() / 3; turn++) {
         char *before = malloc(1000);
         CHECK(before);
         fill(before, 1000, (uint64_t)turn);
@@ -168,7 +168,7 @@ static void after_fork(void) {
 static void handlers_that_allocate(void) {
     CHECK(pthread_atfork(before_fork, after_fork, after_fork) == 0);
     start_workers();
-    for (long turn = 0; turn < copies(20); turn++) {
+    for (long turn = 0; turn < copies() / 5 + 10; turn++) {
         pid_t child = fork();
         if (child == 0) {
             in_the_copy();
@@ -186,7 +186,7 @@ static void handlers_that_allocate(void) {
 static void other_programs(void) {
     char *true_again[] = {"true", NULL};
     start_workers();
-    for (long turn = 0; turn < copies(20); turn++) {
+    for (long turn = 0; turn < copies() / 5 + 10; turn++) {
         pid_t child = vfork();
         if (child == 0) {
             execve("/bin/true", true_again, environ);
