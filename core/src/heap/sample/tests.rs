@@ -90,7 +90,7 @@ fn layout(bytes: usize) -> Layout {
 
 fn watched<C: Config>(mean: usize) -> &'static Heap<'static, Sim, C> {
     Sim::become_cpu(0);
-    let heap = heap::<C>(if cfg!(miri) { 256 } else { 8192 }, 2);
+    let heap = heap::<C>(if cfg!(miri) { 64 } else { 8192 }, 2);
     watch(heap, mean);
     heap
 }
@@ -125,20 +125,20 @@ fn bytes_are_told_from_a_few_objects<C: Config>() {
 }
 
 #[test]
-#[cfg_attr(miri, ignore = "counts many")]
+#[cfg_attr(miri, ignore = "the twins go these ways")]
 fn bytes_are_told_from_a_few_objects_with_linear_marks() {
     bytes_are_told_from_a_few_objects::<Linear>();
 }
 
 #[test]
-#[cfg_attr(miri, ignore = "counts many")]
+#[cfg_attr(miri, ignore = "the twins go these ways")]
 fn bytes_are_told_from_a_few_objects_with_marks_in_slabs() {
     bytes_are_told_from_a_few_objects::<Slabs>();
 }
 
 /// No refill, no spill: all that changes comes out of the stacks.
 #[test]
-#[cfg_attr(miri, ignore = "counts many")]
+#[cfg_attr(miri, ignore = "the twins go these ways")]
 fn objects_that_take_the_place_of_others_are_as_likely() {
     let heap = watched::<Linear>(MEAN);
     let layout = layout(112);
@@ -153,7 +153,7 @@ fn objects_that_take_the_place_of_others_are_as_likely() {
 
 /// What stays has always been somebody else's a moment before.
 #[test]
-#[cfg_attr(miri, ignore = "counts many")]
+#[cfg_attr(miri, ignore = "the twins go these ways")]
 fn a_leak_behind_objects_that_come_and_go_is_seen() {
     let heap = watched::<Linear>(MEAN);
     let layout = layout(112);
@@ -166,7 +166,7 @@ fn a_leak_behind_objects_that_come_and_go_is_seen() {
 }
 
 #[test]
-#[cfg_attr(miri, ignore = "counts many")]
+#[cfg_attr(miri, ignore = "the twins go these ways")]
 fn large_objects_are_told() {
     for sampled in [true, false] {
         let heap = watched::<Unchecked>(if sampled { 60_000 } else { 0 });
@@ -242,6 +242,7 @@ fn sizes_change<C: Config>() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "the twins go these ways")]
 fn each_object_may_be_a_sample() {
     each_is_a_sample::<Linear>();
     each_is_a_sample::<Slabs>();
@@ -250,6 +251,7 @@ fn each_object_may_be_a_sample() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "the twins go these ways")]
 fn samples_change_their_size() {
     sizes_change::<Linear>();
     sizes_change::<Slabs>();
@@ -257,6 +259,7 @@ fn samples_change_their_size() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "the twins go these ways")]
 fn a_wrong_free_of_a_sample_is_refused() {
     let heap = watched::<Linear>(1);
     let lent = heap.alloc_address(layout(100)).unwrap();
@@ -271,6 +274,7 @@ fn a_wrong_free_of_a_sample_is_refused() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "the twins go these ways")]
 fn what_is_said_of_a_free_is_passed_on() {
     let heap = watched::<Linear>(1);
     let layout = layout(100);
@@ -285,6 +289,7 @@ fn what_is_said_of_a_free_is_passed_on() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "the twins go these ways")]
 fn who_wants_no_sample_is_told_of_no_free() {
     let heap = watched::<Linear>(1);
     WANTED.set(false);
@@ -307,6 +312,7 @@ fn an_interrupt_is_not_told() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "the twins go these ways")]
 fn nothing_is_told_where_nothing_is_sampled() {
     let heap = watched::<Hardened>(1);
     let lent = heap.alloc(layout(64)).unwrap();
@@ -317,6 +323,7 @@ fn nothing_is_told_where_nothing_is_sampled() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "the twins go these ways")]
 fn logarithms_are_right() {
     for number in [1, 2, 3, 1000, u64::MAX / 3, u64::MAX] {
         let exact = (number as f64).log2();
