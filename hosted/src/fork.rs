@@ -36,7 +36,7 @@ unsafe extern "C" fn before() {
     // So that a handler that finds no memory does not wait for the lock behind which there may be more: it is this
     // thread's.
     tls::set_supplying(true);
-    members::all().for_each(|instance| instance.before_fork(&pinned));
+    members::before_fork(&pinned);
     #[cfg(feature = "profile")]
     profile::before_fork();
     tls::set_forking(Some(pinned.cpu()));
@@ -64,7 +64,7 @@ unsafe extern "C" fn in_child() {
 fn give_back(cpu: CpuId, copied_as: Option<CpuId>) {
     #[cfg(feature = "profile")]
     profile::after_fork();
-    members::all().for_each(|instance| instance.after_fork(copied_as));
+    members::after_fork(copied_as);
     tls::set_supplying(false);
     Hosted::leave(cpu);
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use pagemill::{Checked, Config, CpuId, FrameCount, FrameSpan, Frames, Heap, NodeId, Pfn, SetupError, ZoneKind};
 
+use crate::fork;
 use crate::map::{MapError, Mapping};
 use crate::members::Member;
 use crate::numa::{Origin, Topology};
@@ -181,8 +182,8 @@ impl<C: Config> Machine<C> {
     }
 
     /// A heap over this machine's frames, beside that of the process: for memory on certain nodes, by
-    /// [`Heap::placed`]. It stays for as long as the process lives; more than one share the frames. It is
-    /// not made ready for `fork`: the child must not use it.
+    /// [`Heap::placed`]. It stays for as long as the process lives; more than one share the frames. The child of a `fork` has
+    /// a copy.
     ///
     /// # Errors
     /// If there is no memory for its metadata.
@@ -200,6 +201,7 @@ impl<C: Config> Machine<C> {
             }
         }
         Box::leak(Box::new(Member::new(heap))).join();
+        fork::prepare();
         Ok(heap)
     }
 

@@ -1,7 +1,7 @@
 //! The instances that threads serve themselves from: who is told when a thread comes and goes.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::{AtomicUsize, Ordering, fence};
 
 use pagemill::{Config, CpuId, Frames, Heap, Pinned};
 
@@ -29,8 +29,11 @@ pub(crate) trait Instance: Sync {
     /// Gives back what the calling thread's pools hold.
     fn give_back(&'static self);
 
-    /// Takes all its locks.
+    /// Takes all its locks, but for those of frames that it shares with others.
     fn before_fork(&self, _pinned: &Pinned<Hosted>) {}
+
+    /// Takes the locks of frames that are an instance by themselves. They come after all others.
+    fn before_fork_frames(&self, _pinned: &Pinned<Hosted>) {}
 
     /// Gives them back, in the original or in the copy, where the calling thread is the only one and has this number.
     /// Called once after each `before_fork`.
@@ -41,6 +44,16 @@ impl<C: Config + Sync> Instance for Frames<'static, Hosted, C> {
     fn give_back(&'static self) {
         self.drain_cpu();
     }
+
+    fn before_fork_frames(&self, pinned: &Pinned<Hosted>) {
+        self.lock_all(pinned);
+    }
+
+    #[allow(unsafe_code, reason = "locks that are held from one call to another")]
+    fn after_fork(&self, _copied_as: Option<CpuId>) {
+        // SAFETY: locked by `before_fork_frames`, and given back once.
+        unsafe { self.unlock_all() };
+    }
 }
 
 impl<C: Config + Sync> Instance for Heap<'static, Hosted, C> {
@@ -48,6 +61,16 @@ impl<C: Config + Sync> Instance for Heap<'static, Hosted, C> {
         self.drain_cpu();
         // Frames of slabs have gone to their instance's pool, which has been emptied before if it came before.
         self.frames().drain_cpu();
+    }
+
+    fn before_fork(&self, pinned: &Pinned<Hosted>) {
+        self.lock_own(pinned);
+    }
+
+    #[allow(unsafe_code, reason = "locks that are held from one call to another")]
+    fn after_fork(&self, copied_as: Option<CpuId>) {
+        // SAFETY: locked by `before_fork`, and given back once.
+        unsafe { self.unlock_own(copied_as) };
     }
 }
 
@@ -91,4 +114,21 @@ pub(crate) fn prepare(number: u32) -> bool {
 /// Every instance, in the order in which they came.
 pub(crate) fn all() -> impl Iterator<Item = &'static dyn Instance> {
     std::iter::successors(FIRST.get().copied(), |member| member.next.get().copied()).map(|member| member.instance)
+}
+
+/// The instances whose locks are held while the process is copied: the first so many, since others may join meanwhile.
+static LOCKED: AtomicUsize = AtomicUsize::new(0);
+
+/// Takes the locks of all instances.
+pub(crate) fn before_fork(pinned: &Pinned<Hosted>) {
+    let count = all().count();
+    all().take(count).for_each(|instance| instance.before_fork(pinned));
+    all().take(count).for_each(|instance| instance.before_fork_frames(pinned));
+    // Relaxed: whoever forks at the same time waits for one of the locks, if there are any.
+    LOCKED.store(count, Ordering::Relaxed);
+}
+
+/// Gives them back.
+pub(crate) fn after_fork(copied_as: Option<CpuId>) {
+    all().take(LOCKED.load(Ordering::Relaxed)).for_each(|instance| instance.after_fork(copied_as));
 }

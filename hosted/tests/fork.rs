@@ -1,10 +1,14 @@
 //! Children of `fork` go on allocating, whatever other threads were doing.
 #![cfg(target_os = "linux")]
 
+use std::alloc::Layout;
 use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+
+use pagemill::Checked;
+use pagemill_hosted::{MachineBuilder, Topology};
 
 #[global_allocator]
 static A: pagemill_hosted::Pagemill = pagemill_hosted::Pagemill::new();
@@ -137,4 +141,46 @@ fn the_thread_in_the_background_is_there_again_in_a_child() {
     }
     assert!(ends_well(child));
     A.tick_in_background(Duration::ZERO).expect("nothing is started");
+}
+
+#[test]
+fn a_heap_of_a_machine_goes_on_in_a_child_too() {
+    static DONE: AtomicBool = AtomicBool::new(false);
+    let topology = Topology::parse("cpus 0-15 128M; 128M").expect("a machine");
+    let machine = MachineBuilder::new(topology).build::<Checked>().expect("a machine");
+    // Two heaps that share its frames.
+    let heaps = [(); 2].map(|()| machine.heap().expect("a heap"));
+    let work = move |turns: usize| {
+        for turn in 0..turns {
+            let heap = heaps[turn % 2];
+            let layouts =
+                [40, 3000, 30_000, 200_000].map(|size| Layout::from_size_align(size + turn % 7, 8).expect("one"));
+            let objects = layouts.map(|layout| heap.alloc(layout).expect("there is memory"));
+            for (object, layout) in objects.into_iter().zip(layouts) {
+                // SAFETY: just lent, and not used any more.
+                unsafe { heap.free(object, layout) }.expect("it is lent");
+            }
+        }
+    };
+    let threads: Vec<_> = (0..3)
+        .map(|_| {
+            std::thread::spawn(move || {
+                while !DONE.load(Ordering::Relaxed) {
+                    work(100);
+                }
+            })
+        })
+        .collect();
+    for turn in 0..forks() / 2 {
+        // SAFETY: the child does what this test is about.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            work(200);
+            // SAFETY: the test's own end is not the child's.
+            unsafe { libc::_exit(0) }
+        }
+        assert!(ends_well(child), "child {turn} hangs or fails");
+    }
+    DONE.store(true, Ordering::Relaxed);
+    threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
 }

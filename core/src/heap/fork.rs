@@ -8,6 +8,7 @@
 use super::Heap;
 use crate::arena::Access;
 use crate::config::Config;
+use crate::frames::Frames;
 use crate::id::CpuId;
 use crate::platform::{Pinned, Platform};
 use crate::size_class::SizeClass;
@@ -35,6 +36,31 @@ impl<P: Platform> EachLock<P> for Release {
     }
 }
 
+impl<P: Platform, C: Config> Frames<'_, P, C> {
+    /// Takes every lock of these frames, as [`Heap::lock_all`] does.
+    pub fn lock_all(&self, pinned: &Pinned<P>) {
+        self.each_lock(&mut Seize(pinned));
+    }
+
+    /// Gives back what [`lock_all`](Self::lock_all) took.
+    ///
+    /// # Safety
+    /// As [`Heap::unlock_all`].
+    pub unsafe fn unlock_all(&self) {
+        self.each_lock(&mut Release);
+        // What interrupts have left for the locks' holder, who did not look when he let go.
+        for zone in self.zones() {
+            let _ = zone.catch_up(Access::Try);
+        }
+    }
+
+    fn each_lock(&self, each: &mut impl EachLock<P>) {
+        for arena in self.zones().flat_map(|zone| zone.arenas()) {
+            arena.each_lock(each);
+        }
+    }
+}
+
 impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     /// Takes every lock of this heap and of its frames: nobody else is in the middle of anything that a lock covers until
     /// [`unlock_all`](Self::unlock_all).
@@ -43,6 +69,13 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     /// as long as the locks, or be forgotten without leaving the CPU, since what interrupts meanwhile must not wait for
     /// them. Memory must not be added, nor the heap be initialised, at the same time.
     pub fn lock_all(&self, pinned: &Pinned<P>) {
+        self.lock_own(pinned);
+        self.frames.lock_all(pinned);
+    }
+
+    /// As [`lock_all`](Self::lock_all), but for the locks of its frames, for heaps that share them:
+    /// [`Frames::lock_all`] takes those, after the own ones of each.
+    pub fn lock_own(&self, pinned: &Pinned<P>) {
         self.each_lock(&mut Seize(pinned));
     }
 
@@ -52,10 +85,21 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     /// # Safety
     /// The caller, or who it is a copy of, has called `lock_all`, and has not given back since.
     pub unsafe fn unlock_all(&self) {
+        // SAFETY: the caller's promise.
+        unsafe { self.unlock_own(None) };
+        // SAFETY: as above.
+        unsafe { self.frames.unlock_all() };
+    }
+
+    /// Gives back what [`lock_own`](Self::lock_own) took: in the original, and once more in the copy, which says the CPU of its
+    /// only thread.
+    ///
+    /// # Safety
+    /// As [`unlock_all`](Self::unlock_all), for `lock_own`.
+    pub unsafe fn unlock_own(&self, copied_as: Option<CpuId>) {
         self.each_lock(&mut Release);
-        // What interrupts have left for the locks' holder, who did not look when he let go.
-        for zone in self.frames.zones() {
-            let _ = zone.catch_up(Access::Try);
+        if let Some(cpu) = copied_as {
+            self.reclaim.in_copy(cpu);
         }
     }
 
@@ -81,9 +125,6 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         }
         self.store.each_lock(each);
         self.kept.each_lock(each);
-        for arena in self.frames.zones().flat_map(|zone| zone.arenas()) {
-            arena.each_lock(each);
-        }
     }
 
     /// Objects in the pool and in the quarantine of a CPU, whoever has it: what a copy has lost with a thread that it does
