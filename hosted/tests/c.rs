@@ -23,6 +23,7 @@ mod declared {
         pub(super) safe fn pagemill_report(file: c_int, format: c_int) -> c_int;
         pub(super) fn pagemill_stat(name: *const c_char, value: *mut u64) -> c_int;
         pub(super) safe fn pagemill_trim() -> usize;
+        #[cfg(feature = "profile")]
         pub(super) fn pagemill_dump(path: *const c_char) -> c_int;
     }
 }

@@ -95,6 +95,11 @@ where
         let options = options();
         #[cfg(feature = "profile")]
         profile::follow(|hook, mean| Control::sample(self, hook, mean));
+        #[cfg(not(feature = "profile"))]
+        if options.prof() || options.leak_report() {
+            let mut line = crate::print::Print::to_errors();
+            line.line(format_args!("pagemill: PAGEMILL_CONF: prof, leak_report: this heap was built without profiles"));
+        }
         if options.background_thread() {
             self.background.want(options.decay());
         }
