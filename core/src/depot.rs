@@ -8,7 +8,9 @@
 //!
 //! A batch is copied by value, so one lock and a copy of some cache lines pay for 128 objects, and no object is touched.
 //! A CPU uses the shard of its number and looks at the others when that has nothing. What does not fit goes on to the
-//! slabs. (Bonwick and Adams, "Magazines and Vmem", 2001, exchange full magazines; by value was no slower and needs no
+//! slabs. So does what nobody wants: after [`PATIENCE_BYTES`] of a larger class, or as many rounds of a smaller one as there is
+//! room for, with no look for any, each further batch goes past the depot and takes one out of it along. If somebody looks for some after all,
+//! it was too early, and there may be twice as many from then on. (Bonwick and Adams, "Magazines and Vmem", 2001, exchange full magazines; by value was no slower and needs no
 //! magazines to lie about.)
 
 use crate::arena::{Access, Busy};
@@ -20,6 +22,15 @@ use crate::sync::{AtomicU32, AtomicUsize, Lock, Ordering, PublishSlice, const_fn
 
 /// The most shards of a node: more would hold more idle memory than they save waiting.
 pub(crate) const MAX_SHARDS: usize = 8;
+
+/// What a shard takes in of a larger class without anybody looking for any: those keep whole slabs from going home.
+const PATIENCE_BYTES: usize = 128 << 10;
+
+/// Rounds of a class that a shard with so much room takes in without anybody looking for one.
+fn patience(class: SizeClass, capacity: usize) -> u32 {
+    let most = if class.is_larger() { PATIENCE_BYTES / class.bytes() } else { capacity };
+    most.max(2 * class.batch()) as u32
+}
 
 /// Rounds that a shard holds of a class.
 const fn capacity<C: Config>(class: SizeClass) -> usize {
@@ -63,6 +74,12 @@ struct Bin<'m, P: Platform> {
     stack: Lock<P, Stack<'m>>,
     /// What a look without the lock sees.
     len: AtomicU32,
+    /// How many more rounds are welcome if nobody looks for one, and how many are after a look. A hint: a count that is
+    /// missed now and then.
+    patience: AtomicU32,
+    most_patience: AtomicU32,
+    /// As many as there is room for.
+    capacity: u32,
 }
 
 /// The depot of one node.
@@ -87,9 +104,13 @@ impl<'m, P: Platform> Depot<'m, P> {
         let loads = carver.slice(shards, |_| Load::new(C::DEPOT_TOTAL_BYTES));
         let mut rest = carver.zeros_mut::<usize>(shards * rounds::<C>());
         let bins = carver.slice(shards * SizeClass::COUNT, |index| {
-            let capacity = SizeClass::new(index % SizeClass::COUNT).map_or(0, capacity::<C>);
+            let class = SizeClass::new(index % SizeClass::COUNT);
+            let capacity = class.map_or(0, capacity::<C>);
             let rounds = rest.split_off_mut(..capacity).unwrap_or_default();
-            Bin { stack: Lock::new(Stack { rounds, len: 0 }), len: AtomicU32::new(0) }
+            let patience = class.map_or(0, |class| patience(class, capacity));
+            let stack = Lock::new(Stack { rounds, len: 0 });
+            let [patience, most_patience] = [patience, patience].map(AtomicU32::new);
+            Bin { stack, len: AtomicU32::new(0), patience, most_patience, capacity: capacity as u32 }
         });
         if !bins.is_empty() {
             self.loads.set(loads);
@@ -105,14 +126,25 @@ impl<'m, P: Platform> Depot<'m, P> {
         self.bins.slice().get(shard * SizeClass::COUNT + class.index())
     }
 
-    /// Takes rounds out of one shard, without waiting if the access says so; answers how many, if any.
-    fn take_from(&self, shard: usize, access: Access<'_, P>, class: SizeClass, out: &mut [usize]) -> Option<usize> {
+    /// Takes rounds out of one shard, without waiting if the access says so; answers how many, if any. They are wanted by
+    /// somebody, or only to go.
+    fn take_from(
+        &self,
+        shard: usize,
+        access: Access<'_, P>,
+        class: SizeClass,
+        out: &mut [usize],
+        is_wanted: bool,
+    ) -> Option<usize> {
         let bin = self.bin(shard, class)?;
         // Relaxed: a look that saves a lock; who just misses a batch goes to the slabs.
         if bin.len.load(Ordering::Relaxed) == 0 {
             return None;
         }
         let taken = bin.take(access, out).ok().filter(|&taken| taken > 0)?;
+        if is_wanted {
+            bin.be_patient();
+        }
         self.loads.slice().get(shard)?.bytes.fetch_sub(taken * class.bytes(), Ordering::Relaxed);
         Some(taken)
     }
@@ -120,11 +152,28 @@ impl<'m, P: Platform> Depot<'m, P> {
     /// Takes up to `out.len()` rounds of a class, from the CPU's own shard first; answers how many.
     pub(crate) fn take(&self, pinned: &Pinned<P>, cpu: usize, class: SizeClass, out: &mut [usize]) -> usize {
         let shards = self.shards();
+        if let Some(bin) = self.bin(cpu % shards.max(1), class) {
+            bin.be_patient();
+        }
         let taken = (0..shards).find_map(|step| {
             let access = if step == 0 { Access::Wait(pinned) } else { Access::Try };
-            self.take_from((cpu + step) % shards, access, class, out)
+            self.take_from((cpu + step) % shards, access, class, out, true)
         });
         taken.unwrap_or(0)
+    }
+
+    /// Whether a batch of so many rounds is welcome in the CPU's own shard. One that is not should go to the slabs, and with it what
+    /// [`shed`](Self::shed) takes out.
+    pub(crate) fn welcomes(&self, cpu: usize, class: SizeClass, rounds: usize) -> bool {
+        let Some(bin) = self.bin(cpu % self.shards().max(1), class) else { return false };
+        let patience = bin.patience.load(Ordering::Relaxed);
+        bin.patience.store(patience.saturating_sub(rounds as u32), Ordering::Relaxed);
+        patience != 0
+    }
+
+    /// Takes up to `out.len()` rounds of a class out of the CPU's own shard that nobody wants; answers how many.
+    pub(crate) fn shed(&self, pinned: &Pinned<P>, cpu: usize, class: SizeClass, out: &mut [usize]) -> usize {
+        self.take_from(cpu % self.shards().max(1), Access::Wait(pinned), class, out, false).unwrap_or(0)
     }
 
     /// Puts a batch in; answers how many rounds of its beginning found room.
@@ -144,7 +193,7 @@ impl<'m, P: Platform> Depot<'m, P> {
 
     /// Takes up to `out.len()` rounds of a class out of any shard, to give them back.
     pub(crate) fn drain(&self, access: Access<'_, P>, class: SizeClass, out: &mut [usize]) -> usize {
-        (0..self.shards()).find_map(|shard| self.take_from(shard, access, class, out)).unwrap_or(0)
+        (0..self.shards()).find_map(|shard| self.take_from(shard, access, class, out, false)).unwrap_or(0)
     }
 
     /// Its locks.
@@ -169,6 +218,18 @@ impl Load {
 }
 
 impl<P: Platform> Bin<'_, P> {
+    /// Somebody has looked for a batch.
+    fn be_patient(&self) {
+        let (left, most) = (self.patience.load(Ordering::Relaxed), self.most_patience.load(Ordering::Relaxed));
+        // Written if it changes something, since others look at it.
+        if left == 0 {
+            self.most_patience.store((2 * most).min(self.capacity), Ordering::Relaxed);
+        }
+        if left != most {
+            self.patience.store(most, Ordering::Relaxed);
+        }
+    }
+
     fn take(&self, access: Access<'_, P>, out: &mut [usize]) -> Result<usize, Busy> {
         let mut stack = match access {
             Access::Wait(pinned) => self.stack.lock(pinned),

@@ -119,6 +119,11 @@ impl SizeClass {
         (4 + self.step()) << (self.octave() + 1)
     }
 
+    /// Whether it has few objects to a slab, so that each that is idle keeps much from going home.
+    pub(crate) const fn is_larger(self) -> bool {
+        self.bytes() > 128
+    }
+
     /// Which doubling of 8 bytes it belongs to.
     #[inline(always)]
     pub(crate) const fn octave(self) -> usize {

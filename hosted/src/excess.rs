@@ -26,7 +26,7 @@ const LEAST_BYTES: usize = 8 << 20;
 /// is some 3 % of one core.
 const TOKENS_PER_MS: i64 = 100_000;
 /// The most that may be saved up, and the most that may be owed.
-const MOST_TOKENS: i64 = 512 << 20;
+const MOST_TOKENS: i64 = 1 << 30;
 /// Tokens that each byte costs that is in use again before so many milliseconds are over.
 const REGRET: i64 = 32;
 const SOON_MS: i64 = 2000;

@@ -107,18 +107,20 @@ fn what_comes_again_is_zero_where_it_is_to_be() {
 
 #[test]
 fn threads_that_have_freed_and_sleep_hold_little() {
-    const THREADS: usize = 100;
+    const THREADS: usize = 200;
     let _alone = ALONE.lock();
     A.trim();
     let before = resident_bytes();
+    let all_hold = std::sync::Arc::new(std::sync::Barrier::new(THREADS));
     let (ready, are_ready) = mpsc::channel();
     let (wake, sleepers): (Vec<_>, Vec<_>) = (0..THREADS)
         .map(|index| {
             let (wake, sleep) = mpsc::channel::<()>();
-            let ready = ready.clone();
+            let (ready, all_hold) = (ready.clone(), all_hold.clone());
             let sleeper = thread::Builder::new().stack_size(64 << 10).spawn(move || {
                 let held: Vec<_> = (0..2000).map(|n| vec![1u8; 16 + (n * 37 + index) % 1985]).collect();
                 ready.send(resident_bytes()).expect("somebody waits");
+                all_hold.wait();
                 drop(held);
                 ready.send(0).expect("somebody waits");
                 let _ = sleep.recv();
@@ -131,5 +133,6 @@ fn threads_that_have_freed_and_sleep_hold_little() {
     drop(wake);
     sleepers.into_iter().for_each(|sleeper| sleeper.join().expect("no panic"));
     println!("{} MiB before, {} at most, {} asleep", before / MIB, most / MIB, asleep / MIB);
-    assert!(asleep < before + 40 * MIB, "{} MiB more than before", (asleep - before) / MIB);
+    // Some 470 MiB at most.
+    assert!(asleep < before + 64 * MIB, "{} MiB more than before", (asleep - before) / MIB);
 }

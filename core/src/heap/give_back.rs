@@ -21,16 +21,23 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         let mut late = Late::default();
         match self.slab_of(address).map(Slab::node) {
             Some(node) if self.keep(class, address, node, &mut late) => {
-                self.release_empty(class, node, C::KEEP_EMPTY_SLABS);
+                self.release_empty(class, node, self.empty_slabs());
             }
             Some(node) if C::NUMA && self.post(address, node, &mut late) => {}
             Some(node) => {
                 self.put_back(class, &[address], &mut late);
-                self.release_empty(class, node, C::KEEP_EMPTY_SLABS);
+                self.release_empty(class, node, self.empty_slabs());
             }
             None => self.late_fault(address, &mut late),
         }
         self.tell(late);
+    }
+
+    /// How many empty slabs of a class there should be, as far as this CPU knows: one is enough for those who leave.
+    fn empty_slabs(&self) -> usize {
+        let Some(mut pinned) = P::pin() else { return C::KEEP_EMPTY_SLABS };
+        let leaves = self.pools.mine(&pinned).is_some_and(|pool| pool.is_leaving(&mut pinned));
+        if leaves { C::KEEP_EMPTY_SLABS.min(1) } else { C::KEEP_EMPTY_SLABS }
     }
 
     /// Leaves an object of another node where it waits for company on its way home; `false` if this CPU has no such
@@ -79,6 +86,14 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         if pool.put(&mut pinned, class, address) {
             return true;
         }
+        if class.is_larger() && pool.is_leaving(&mut pinned) {
+            if let Some(last) = pool.hold_last(&mut pinned, class) {
+                self.spill(&mut pinned, pool, last, usize::MAX, late);
+                pool.close(&mut pinned, last);
+            }
+            pool.set_last_limit(&mut pinned, class);
+            return pool.put(&mut pinned, class, address);
+        }
         let count = pool.spill_count(&mut pinned, class);
         self.spill(&mut pinned, pool, class, count, late);
         if pool.begins_to_tear_down(&mut pinned) {
@@ -86,6 +101,13 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
                 self.spill(&mut pinned, pool, class, usize::MAX, late);
                 pool.close(&mut pinned, class);
             }
+        }
+        if class.is_larger() && pool.is_leaving(&mut pinned) {
+            while let Some(held) = pool.next_held(&mut pinned) {
+                self.spill(&mut pinned, pool, held, usize::MAX, late);
+                pool.close(&mut pinned, held);
+            }
+            return false;
         }
         if pool.set_limit(&mut pinned, class) {
             while let Some(stream) = pool.next_stream(&mut pinned) {
@@ -99,11 +121,20 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
 
     /// Gives the `count` oldest rounds of a stack to the depot, and what it has no room for to the slabs.
     fn spill(&self, pinned: &mut Pinned<P>, pool: &ObjectPool, class: SizeClass, count: usize, late: &mut Late) {
-        let depot = self.depot(pool.node());
+        let (depot, cpu) = (self.depot(pool.node()), pinned.cpu().index());
+        let mut is_welcome = true;
         pool.stacks.take_oldest(class, count, |batch| {
-            let kept = depot.map_or(0, |depot| depot.put(pinned, pinned.cpu().index(), class, batch));
+            is_welcome = depot.is_some_and(|depot| depot.welcomes(cpu, class, batch.len()));
+            let room = depot.filter(|_| is_welcome);
+            let kept = room.map_or(0, |depot| depot.put(pinned, cpu, class, batch));
             self.put_back(class, &batch[kept..], late);
+            pool.note_spill(pinned, batch.len() * class.bytes(), is_welcome);
         });
+        if let Some(depot) = depot.filter(|_| !is_welcome) {
+            let mut unwanted = [0; MAX_BATCH];
+            let count = depot.shed(pinned, cpu, class, &mut unwanted);
+            self.put_back(class, &unwanted[..count], late);
+        }
     }
 
     /// Gives everything that a pool holds to the slabs.
