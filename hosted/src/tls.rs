@@ -81,6 +81,30 @@ impl Here {
     }
 }
 
+/// The calling thread is to its signal handlers as if they had interrupted the allocator: they wait for no lock of it.
+pub(crate) struct Claimed {
+    is_mine: bool,
+}
+
+/// For who holds a lock that the allocator waits for with its own in hand.
+pub(crate) fn claim() -> Claimed {
+    let is_mine = here::with(|here| {
+        !here.is_claimed() && {
+            here.claim();
+            true
+        }
+    });
+    Claimed { is_mine }
+}
+
+impl Drop for Claimed {
+    fn drop(&mut self) {
+        if self.is_mine {
+            here::with(Here::release);
+        }
+    }
+}
+
 /// Whether what the calling thread has for itself is as it should be. In a library that is loaded with a program it is not
 /// before the loader has linked all of them, though the loader may call functions of the program before that.
 #[doc(hidden)]

@@ -16,6 +16,7 @@ use super::stacks::Stacks;
 use crate::excess::now_ms;
 use crate::here;
 use crate::lock::HostedLock;
+use crate::tls;
 
 /// Marks that may be passed on in a second, with gaps of [`USUAL_MEAN`], and at once.
 const PASSED_A_SECOND: f64 = 4000.0;
@@ -85,8 +86,12 @@ impl Drop for Inside {
 }
 
 /// Runs `work` on what is known.
+///
+/// Whoever has the lock, here and below, has his CPU claimed. Others wait for the lock with those of the heap in hand; if a
+/// handler of his waited for one of these, nobody would go on.
 pub(super) fn with<R>(work: impl FnOnce(&mut State) -> R) -> R {
     let _inside = Inside::enter();
+    let _claimed = tls::claim();
     let mut state = STATE.lock();
     state.take_late();
     work(&mut state)
@@ -95,6 +100,7 @@ pub(super) fn with<R>(work: impl FnOnce(&mut State) -> R) -> R {
 /// Runs `work` on what is known if the calling thread is not in the middle of that already.
 fn with_unless_inside<R>(work: impl FnOnce(&mut State) -> R) -> Option<R> {
     let inside = Inside::enter();
+    let _claimed = tls::claim();
     if !inside.was {
         let mut state = STATE.lock();
         state.take_late();
@@ -111,6 +117,7 @@ fn lent(sample: Sample) -> bool {
         return false;
     }
     let stack = Stack::here();
+    let _claimed = tls::claim();
     let mut state = STATE.lock();
     state.take_late();
     let noted = state.note(sample, &stack);
@@ -242,14 +249,20 @@ fn likelihood(means: f64) -> f64 {
     (0..halvings).fold(part * series, |once, _| once * (2.0 - once))
 }
 
-/// Whether the calling thread's fork has the lock.
+/// Whether the calling thread's fork has the lock, and whether it was inside before.
 static FORKING: AtomicBool = AtomicBool::new(false);
+static WAS_INSIDE: AtomicBool = AtomicBool::new(false);
 
 /// Takes the lock before the process is copied, unless the caller is a handler that interrupted who has it on its thread.
 pub(crate) fn before_fork() {
-    let inside = here::with(|here| here.profiling.load(Ordering::Relaxed));
-    let held = if inside { STATE.try_lock() } else { Some(STATE.lock()) };
-    FORKING.store(held.map(std::mem::forget).is_some(), Ordering::Relaxed);
+    // It stays inside until after the fork: a handler between must not wait for the lock.
+    let inside = Inside::enter();
+    let held = if inside.was { STATE.try_lock() } else { Some(STATE.lock()) };
+    if held.map(std::mem::forget).is_some() {
+        WAS_INSIDE.store(inside.was, Ordering::Relaxed);
+        FORKING.store(true, Ordering::Relaxed);
+        std::mem::forget(inside);
+    }
 }
 
 /// Gives it back, in the original or in the copy. Called once after each [`before_fork`].
@@ -258,6 +271,7 @@ pub(crate) fn after_fork() {
     if FORKING.swap(false, Ordering::Relaxed) {
         // SAFETY: locked by `before_fork` on this thread, and given back once.
         unsafe { STATE.force_unlock() };
+        drop(Inside { was: WAS_INSIDE.load(Ordering::Relaxed) });
     }
 }
 
