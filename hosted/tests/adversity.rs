@@ -2,6 +2,8 @@
 //! heap adds up and serves.
 #![cfg(target_os = "linux")]
 
+mod common;
+
 use std::alloc::{GlobalAlloc, Layout};
 use std::ffi::CStr;
 use std::os::unix::process::CommandExt;
@@ -44,7 +46,7 @@ fn live() {
     A.trim();
     A.tick();
     assert!(A.stats().to_string().contains("memory"));
-    A.heap().validate().expect("a heap that adds up");
+    common::adds_up(&A);
 }
 
 /// Makes the kernel refuse these calls, with this error, to the calling thread and all that comes of it.
@@ -295,7 +297,7 @@ fn holes_and_moves() {
     // Linux allows 65530 by default.
     assert!(before > 0 && most < 10_000, "{most} mappings");
     drop(blocks);
-    A.heap().validate().expect("a heap that adds up");
+    common::adds_up(&A);
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Memory that a process has freed goes back to the system: by itself, down to what it may keep, and all of it on request.
 #![cfg(target_os = "linux")]
 
+mod common;
+
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::mpsc;
@@ -43,7 +45,7 @@ fn one_fall() {
     // 8 MiB that may be dirty, 4 of kept blocks, what the thread and the depot keep.
     assert!(left < 20 * MIB, "{} MiB of blocks of {size} stay", left / MIB);
     assert!(A.given_back_bytes() > 40 * MIB);
-    A.heap().validate().expect("a heap that adds up");
+    common::adds_up(&A);
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! A limit on the memory of a process: null beyond it, life below it, and an error for one that cannot be kept.
 #![cfg(target_os = "linux")]
 
+mod common;
+
 use std::process::Command;
 use std::sync::Barrier;
 use std::thread;
@@ -46,7 +48,7 @@ fn there_is_no_more_than_the_limit_and_all_of_it_is() {
     }
     A.set_limit(usize::MAX).expect("there always is");
     assert!(vec![1u8; 400 * MIB].iter().all(|&byte| byte == 1));
-    A.heap().validate().expect("a heap that adds up");
+    common::adds_up(&A);
 }
 
 #[test]
@@ -60,7 +62,7 @@ fn a_limit_that_cannot_be_kept_is_an_error_and_changes_nothing() {
     }
     assert_eq!(vec![2u8; 100 * MIB].len(), 100 * MIB, "there is no limit");
     assert!(held.iter().all(|&byte| byte == 1));
-    A.heap().validate().expect("a heap that adds up");
+    common::adds_up(&A);
 }
 
 #[test]
@@ -92,7 +94,7 @@ fn threads_meet_the_limit_together_and_go_on() {
         threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
     });
     A.set_limit(usize::MAX).expect("there always is");
-    A.heap().validate().expect("a heap that adds up");
+    common::adds_up(&A);
 }
 
 /// Each of the tests above, in a process whose other threads want nothing meanwhile.

@@ -1,6 +1,8 @@
 //! `PAGEMILL_CONF`: each option changes what it says, in a process of its own; what is none is one line, and the program runs.
 #![cfg(target_os = "linux")]
 
+mod common;
+
 use std::alloc::{GlobalAlloc, Layout};
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
@@ -37,7 +39,7 @@ fn it_lives() {
     assert!(held.iter().enumerate().all(|(n, block)| block.iter().all(|&byte| byte == n as u8)));
     assert_eq!(vec![1u8; 20 * MIB].len(), 20 * MIB);
     drop(held);
-    A.heap().validate().expect("a heap that adds up");
+    common::adds_up(&A);
     // SAFETY: a look at what the system told the process when it began.
     if unsafe { libc::getauxval(libc::AT_SECURE) } != 0 {
         println!("with more rights");

@@ -1,6 +1,8 @@
 //! What the system sees of a process's heap: blocks that move, huge pages, a thread that gives back, and the account of it.
 #![cfg(target_os = "linux")]
 
+mod common;
+
 use std::process::Command;
 use std::sync::Mutex;
 use std::thread;
@@ -47,7 +49,7 @@ fn blocks_that_grow_in_turn_keep_what_they_hold() {
     let system = stats.system.expect("Linux tells");
     // What is moved is a mapping of its own; what is free is none. New regions add a few.
     assert!(system.mappings <= mappings + 8, "{mappings}, then {}", system.mappings);
-    A.heap().validate().expect("a heap that adds up");
+    common::adds_up(&A);
 }
 
 #[test]
@@ -113,7 +115,7 @@ fn pages_are_as_they_were_asked_for_or_as_the_system_has_them() {
         let zeroed = vec![0u8; 10 * MIB];
         assert!(zeroed.iter().all(|&byte| byte == 0));
     }
-    A.heap().validate().expect("a heap that adds up");
+    common::adds_up(&A);
 }
 
 #[test]
