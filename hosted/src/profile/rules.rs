@@ -181,7 +181,9 @@ fn rule_at(address: usize) -> Option<Rule> {
         table.fde_for_address(&frames, &bases, address as u64, |frames, bases, at| frames.cie_from_offset(bases, at));
     let function = function.ok()?;
     if function.is_signal_trampoline() {
-        return None;
+        // The stack of a handler ends at the handler. What it interrupted may be in the middle of an epilogue, of which the
+        // tables are not exact, and who follows them then reads what is no stack.
+        return Some(Rule::Outermost);
     }
     let mut context = UnwindContext::<usize, Small>::new_in();
     let row = function.unwind_info_for_address(&frames, &bases, &mut context, address as u64).ok()?;
