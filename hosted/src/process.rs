@@ -14,7 +14,8 @@ use std::sync::atomic::{AtomicUsize, Ordering, fence};
 
 use lock_api::Mutex;
 use pagemill::{
-    BadFree, Config, CpuId, FrameCount, FrameSpan, Frames, Heap, Metadata, NodeId, Pfn, Pinned, Relocation, ZoneKind,
+    BadFree, Config, Context, CpuId, FrameCount, FrameSpan, Frames, Heap, Metadata, NodeId, Pfn, Pinned, Platform,
+    Relocation, ZoneKind,
 };
 
 use crate::background::Background;
@@ -148,7 +149,9 @@ where
         // Acquire: pairs with the Release below.
         let seen = self.regions.load(Ordering::Acquire);
         let supplied = tls::supplying(|| {
-            let mut land = self.land.lock();
+            // A handler may have interrupted somebody who holds a lock that whoever holds this one waits for: it only tries.
+            let land = if Hosted::context() == Context::Task { Some(self.land.lock()) } else { self.land.try_lock() };
+            let Some(mut land) = land else { return false };
             if self.regions.load(Ordering::Relaxed) != seen {
                 // Somebody else has been here meanwhile.
                 return true;
