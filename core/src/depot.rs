@@ -8,10 +8,12 @@
 //!
 //! A batch is copied by value, so one lock and a copy of some cache lines pay for 128 objects, and no object is touched.
 //! A CPU uses the shard of its number and looks at the others when that has nothing. What does not fit goes on to the
-//! slabs. So does what nobody wants: after [`PATIENCE_BYTES`] of a larger class, or as many rounds of a smaller one as there is
-//! room for, with no look for any, each further batch goes past the depot and takes one out of it along. If somebody looks for some after all,
-//! it was too early, and there may be twice as many from then on. (Bonwick and Adams, "Magazines and Vmem", 2001, exchange full magazines; by value was no slower and needs no
+//! slabs. (Bonwick and Adams, "Magazines and Vmem", 2001, exchange full magazines; by value was no slower and needs no
 //! magazines to lie about.)
+//!
+//! So does what nobody wants: after [`PATIENCE`] batches of a larger class, or as many rounds of a smaller one as there is
+//! room for, with no look for any, each further batch goes past the depot and takes one out of it along. If somebody looks
+//! for some after all it was too early, and there may be twice as many from then on.
 
 use crate::arena::{Access, Busy};
 use crate::carve::{Carver, Plan};
@@ -23,13 +25,13 @@ use crate::sync::{AtomicU32, AtomicUsize, Lock, Ordering, PublishSlice, const_fn
 /// The most shards of a node: more would hold more idle memory than they save waiting.
 pub(crate) const MAX_SHARDS: usize = 8;
 
-/// What a shard takes in of a larger class without anybody looking for any: those keep whole slabs from going home.
-const PATIENCE_BYTES: usize = 128 << 10;
+/// Batches of a larger class that a shard takes in without anybody looking for any: 128 KiB of objects up to 8 KiB. They keep
+/// whole slabs from going home.
+const PATIENCE: usize = 8;
 
 /// Rounds of a class that a shard with so much room takes in without anybody looking for one.
 fn patience(class: SizeClass, capacity: usize) -> u32 {
-    let most = if class.is_larger() { PATIENCE_BYTES / class.bytes() } else { capacity };
-    most.max(2 * class.batch()) as u32
+    if class.is_larger() { (PATIENCE * class.batch()) as u32 } else { capacity as u32 }
 }
 
 /// Rounds that a shard holds of a class.
