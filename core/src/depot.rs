@@ -11,9 +11,9 @@
 //! slabs. (Bonwick and Adams, "Magazines and Vmem", 2001, exchange full magazines; by value was no slower and needs no
 //! magazines to lie about.)
 //!
-//! So does what nobody wants: after [`PATIENCE`] batches of a larger class, or as many rounds of a smaller one as there is
-//! room for, with no look for any, each further batch goes past the depot and takes one out of it along. If somebody looks
-//! for some after all it was too early, and there may be twice as many from then on.
+//! So does what nobody wants: after [`PATIENCE`] batches of a larger class with no look for any, each further batch goes
+//! past the depot and takes one out of it along. If somebody looks for some after all it was too early, and there may be
+//! twice as many from then on.
 
 use crate::arena::{Access, Busy};
 use crate::carve::{Carver, Plan};
@@ -28,11 +28,6 @@ pub(crate) const MAX_SHARDS: usize = 8;
 /// Batches of a larger class that a shard takes in without anybody looking for any: 128 KiB of objects up to 8 KiB. They keep
 /// whole slabs from going home.
 const PATIENCE: usize = 8;
-
-/// Rounds of a class that a shard with so much room takes in without anybody looking for one.
-fn patience(class: SizeClass, capacity: usize) -> u32 {
-    if class.is_larger() { (PATIENCE * class.batch()) as u32 } else { capacity as u32 }
-}
 
 /// Rounds that a shard holds of a class.
 const fn capacity<C: Config>(class: SizeClass) -> usize {
@@ -109,7 +104,7 @@ impl<'m, P: Platform> Depot<'m, P> {
             let class = SizeClass::new(index % SizeClass::COUNT);
             let capacity = class.map_or(0, capacity::<C>);
             let rounds = rest.split_off_mut(..capacity).unwrap_or_default();
-            let patience = class.map_or(0, |class| patience(class, capacity));
+            let patience = class.map_or(0, |class| (PATIENCE * class.batch()) as u32);
             let stack = Lock::new(Stack { rounds, len: 0 });
             let [patience, most_patience] = [patience, patience].map(AtomicU32::new);
             Bin { stack, len: AtomicU32::new(0), patience, most_patience, capacity: capacity as u32 }
@@ -168,6 +163,9 @@ impl<'m, P: Platform> Depot<'m, P> {
     /// [`shed`](Self::shed) takes out.
     pub(crate) fn welcomes(&self, cpu: usize, class: SizeClass, rounds: usize) -> bool {
         let Some(bin) = self.bin(cpu % self.shards().max(1), class) else { return false };
+        if !class.is_larger() {
+            return true;
+        }
         let patience = bin.patience.load(Ordering::Relaxed);
         bin.patience.store(patience.saturating_sub(rounds as u32), Ordering::Relaxed);
         patience != 0
