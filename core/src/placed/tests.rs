@@ -141,6 +141,7 @@ fn give_first_if_wanted(layout: Layout, nodes: NodeMask) -> bool {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "as many objects as memory has room for")]
 fn memory_of_other_nodes_is_no_help_to_what_is_bound() {
     for (supply, most) in [(give_first_if_wanted as fn(_, _) -> _, 0), (give_first, 1)] {
         for size in [100, 100_000] {
