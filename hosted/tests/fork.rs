@@ -47,15 +47,15 @@ extern "C" fn churn_on_a_thread(_: *mut c_void) -> *mut c_void {
 /// held it when the child was made.
 fn live() -> bool {
     let map: BTreeMap<usize, String> = (0..1000).map(|n| (n, n.to_string())).collect();
-    let mut thread = std::mem::MaybeUninit::<libc::pthread_t>::uninit();
+    // SAFETY: a number or a pointer, which all zeros is one of; it is written before it is used.
+    let mut thread: libc::pthread_t = unsafe { std::mem::zeroed() };
     let none = std::ptr::null_mut();
-    let name = thread.as_mut_ptr();
     // SAFETY: the thread's name is written during the call, and the function takes no argument.
-    let is_there = unsafe { libc::pthread_create(name, std::ptr::null(), churn_on_a_thread, none) } == 0;
+    let is_there = unsafe { libc::pthread_create(&mut thread, std::ptr::null(), churn_on_a_thread, none) } == 0;
     let well = churn(7, 2000) > 0;
     let mut count = none;
-    // SAFETY: the thread was made above, if it was, and is joined once; what it answers is written during the call.
-    let has_ended = is_there && unsafe { libc::pthread_join(*name, &mut count) } == 0;
+    // SAFETY: the thread was made above and is joined once; what it answers is written during the call.
+    let has_ended = is_there && unsafe { libc::pthread_join(thread, &mut count) } == 0;
     well && has_ended && !count.is_null() && map.len() == 1000
 }
 
