@@ -9,8 +9,8 @@ use crate::heap::Heap;
 use crate::id::NodeMask;
 use crate::platform::Platform;
 
-/// What a heap asks of whoever is behind its memory, for [`Heap::with_backing`]. The functions are called with no lock and no
-/// pin held, in every context in which objects are asked for or freed, also by several CPUs at once.
+/// What a heap asks of whoever is behind its memory, for [`Heap::with_backing`]. But for `describe`, the functions are called with no lock and
+/// no pin held, in every context in which objects are asked for or freed, also by several CPUs at once.
 #[derive(Clone, Copy, Debug)]
 pub struct Backing {
     /// Gives the instance of the heap's frames more memory for such a request on one of these nodes, as
@@ -24,8 +24,8 @@ pub struct Backing {
     /// Is told that frames of a slab or a large object have become free, for instance to
     /// [report](crate::Frames::report) some.
     pub released: fn(),
-    /// Gives so many bytes for what describes slabs, for ever; `None` where there are no such bytes, and frames of the heap serve.
-    /// In one huge frame of memory they would keep it from ever being whole again. Called with locks of the heap held, so it
+    /// Gives so many bytes for what describes slabs, for ever; `None` where there are no such bytes, and frames of the heap
+    /// serve. Among frames they keep a huge one from ever being whole again. Called with locks of the heap held, so it
     /// must not call the heap, nor wait for anybody who does.
     pub describe: Option<fn(usize) -> Option<Metadata<'static>>>,
     /// Moves memory instead of what is in it; `None` where that cannot be done.

@@ -159,8 +159,8 @@ impl<'m, P: Platform> Depot<'m, P> {
         taken.unwrap_or(0)
     }
 
-    /// Whether a batch of so many rounds is welcome in the CPU's own shard. One that is not should go to the slabs, and with it what
-    /// [`shed`](Self::shed) takes out.
+    /// Whether a batch of so many rounds is welcome in the CPU's own shard. One that is not should go to the slabs, and with
+    /// it what [`shed`](Self::shed) takes out.
     pub(crate) fn welcomes(&self, cpu: usize, class: SizeClass, rounds: usize) -> bool {
         let Some(bin) = self.bin(cpu % self.shards().max(1), class) else { return false };
         if !class.is_larger() {

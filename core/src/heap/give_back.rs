@@ -193,9 +193,12 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         let fresh = match run.slab.put(run.word, mask) {
             Ok(()) => mask,
             Err(twice) => {
-                let slot = run.word * u64::BITS + twice.0.trailing_zeros();
                 let size = run.slab.class().map_or(0, SizeClass::bytes);
-                self.late_fault(run.slab.start() + slot as usize * size, late);
+                // Each of them: two CPUs in step with one another meet at several slots of a word.
+                for bit in (0..u64::BITS).filter(|bit| twice.0 >> bit & 1 != 0) {
+                    let slot = run.word * u64::BITS + bit;
+                    self.late_fault(run.slab.start() + slot as usize * size, late);
+                }
                 mask & !twice.0
             }
         };
