@@ -2,7 +2,10 @@
 #![cfg(all(target_os = "linux", feature = "profile"))]
 
 use std::alloc::{GlobalAlloc, Layout};
+use std::ffi::OsStr;
 use std::hint::black_box;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
@@ -157,6 +160,22 @@ fn a_file_at_exit_tells_who_has_how_much() {
     let innermost = read.0["own"].as_object().expect("functions").keys();
     let allocator: Vec<_> = innermost.filter(|name| name.contains("pagemill")).collect();
     assert!(allocator.is_empty(), "who asks is innermost, not who is asked: {allocator:?}");
+}
+
+#[test]
+fn a_program_whose_path_is_no_text_is_found() {
+    let files = Files::new("path");
+    let copy = files.0.join(OsStr::from_bytes(b"copy-\xff"));
+    fs::copy(env::current_exe().expect("it runs"), &copy).expect("a copy");
+    let conf = format!("prof:true,prof_sample:16k,prof_prefix:{}", files.prefix().display());
+    // The harness wants to be called by a name that is text.
+    let mut program = Command::new(&copy);
+    let program = program.arg0("copy").args(["--exact", "it_has_much", "--ignored"]).env("PAGEMILL_CONF", conf);
+    assert!(program.output().expect("a process").status.success());
+    let read = Read::of(&files.named(".0.exit.pb.gz")[0]);
+    let told = read.0["program"].as_str().expect("a path");
+    assert!(told.ends_with("/copy-\u{fffd}") && read.0["build_id"] != "", "{told}");
+    assert_near(read.live("keeps_large"), 60 * MIB);
 }
 
 #[test]

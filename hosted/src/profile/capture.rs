@@ -111,8 +111,12 @@ extern "C" fn each(context: *mut c_void, stack: *mut c_void) -> c_int {
     let mut before = 0;
     // SAFETY: the context that the unwinder gives, and a place for the answer.
     let address = unsafe { _Unwind_GetIPInfo(context, &mut before) };
-    let Some(place) = stack.frames.get_mut(stack.len).filter(|_| address != 0) else { return ENOUGH };
-    *place = if before == 0 { address - 1 } else { address };
+    // What a handler has interrupted is at an instruction that is yet to come, perhaps in the middle of an epilogue, of which
+    // the tables are not exact: the stack of a handler ends at the handler.
+    let is_called = address != 0 && before == 0;
+    let Some(place) = stack.frames.get_mut(stack.len).filter(|_| is_called) else { return ENOUGH };
+    // A frame returns behind its call, which may be the last of its function, and in another line.
+    *place = address - 1;
     stack.len += 1;
     GO_ON
 }
@@ -120,6 +124,7 @@ extern "C" fn each(context: *mut c_void, stack: *mut c_void) -> c_int {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[inline(never)]
     fn called(depth: usize) -> Stack {
@@ -132,6 +137,35 @@ mod tests {
         let len = |depth| called(depth).frames().len();
         assert_eq!(len(9), len(5) + 4);
         assert_eq!(len(2 * MOST_FRAMES), MOST_FRAMES);
+    }
+
+    static IN_HANDLER: AtomicUsize = AtomicUsize::new(0);
+
+    extern "C" fn count_frames(_: c_int) {
+        let mut stack = Stack { frames: [0; MOST_FRAMES], len: 0 };
+        stack.unwind();
+        IN_HANDLER.store(stack.len, Ordering::Relaxed);
+    }
+
+    #[inline(never)]
+    fn interrupted(depth: usize) -> usize {
+        if depth == 0 {
+            // SAFETY: a signal to this thread, whose handler is set below.
+            assert_eq!(unsafe { libc::raise(libc::SIGURG) }, 0);
+            return IN_HANDLER.load(Ordering::Relaxed);
+        }
+        std::hint::black_box(interrupted(depth - 1))
+    }
+
+    #[test]
+    fn the_stack_of_a_handler_ends_at_the_handler() {
+        // SAFETY: zeros are an action with no flags and no mask.
+        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+        action.sa_sigaction = count_frames as extern "C" fn(c_int) as usize;
+        // SAFETY: the handler only reads, and writes a word.
+        assert_eq!(unsafe { libc::sigaction(libc::SIGURG, &action, std::ptr::null_mut()) }, 0);
+        let lens = [0, 7].map(interrupted);
+        assert!(lens[0] >= 2 && lens[0] == lens[1], "{lens:?}");
     }
 
     #[cfg(target_arch = "x86_64")]

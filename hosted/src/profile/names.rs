@@ -1,7 +1,7 @@
 //! What code is called, by the symbols and the debug information of its file.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use backtrace::SymbolName;
@@ -60,7 +60,7 @@ pub(super) struct Names {
     lines: HashMap<u64, Vec<Line>>,
     mappings: Vec<Mapping>,
     /// The functions of files that were looked into.
-    files: HashMap<String, Functions>,
+    files: HashMap<PathBuf, Functions>,
 }
 
 impl Names {
@@ -103,7 +103,7 @@ impl Names {
     fn symbol(&mut self, address: u64) -> Option<String> {
         let mapping = self.mappings.iter().find(|mapping| (mapping.start..mapping.end).contains(&address))?;
         if !self.files.contains_key(&mapping.file) {
-            let functions = Elf::open(Path::new(&mapping.file)).map(|elf| elf.functions()).unwrap_or_default();
+            let functions = Elf::open(&mapping.file).map(|elf| elf.functions()).unwrap_or_default();
             self.files.insert(mapping.file.clone(), functions);
         }
         let name = self.files[&mapping.file].at(address - mapping.start + mapping.offset)?;
@@ -114,7 +114,7 @@ impl Names {
     pub(super) fn place(&self, address: u64) -> String {
         match self.mappings.iter().find(|mapping| (mapping.start..mapping.end).contains(&address)) {
             Some(mapping) => {
-                let file = mapping.file.rsplit('/').next().unwrap_or_default();
+                let file = mapping.file.file_name().unwrap_or_default().to_string_lossy();
                 format!("{file}+{:#x}", address - mapping.start + mapping.offset)
             }
             None => format!("{address:#x}"),

@@ -35,6 +35,8 @@ struct Builder {
     /// Frames, and how many of their functions are left out.
     locations: HashMap<(u64, usize), u64>,
     mappings: Vec<Mapping>,
+    /// For each of them, whether some code of it has a name.
+    is_named: Vec<bool>,
     names: Names,
 }
 
@@ -46,6 +48,7 @@ pub(super) fn profile(copy: &[u64], mean: usize, lost: u64, growth: bool) -> Vec
         strings: HashMap::new(),
         functions: HashMap::new(),
         locations: HashMap::new(),
+        is_named: vec![false; mappings.len()],
         mappings: mappings.clone(),
         names: Names::new(mappings),
     };
@@ -55,10 +58,10 @@ pub(super) fn profile(copy: &[u64], mean: usize, lost: u64, growth: bool) -> Vec
         let kind = builder.value_type(name, unit);
         builder.profile.message(field::SAMPLE_TYPE, &kind);
     }
-    builder.mappings();
     for record in Stacks::records(copy) {
         builder.sample(&record, growth);
     }
+    builder.mappings();
     builder.end(mean, lost)
 }
 
@@ -88,10 +91,11 @@ impl Builder {
             message.number(2, mapping.start);
             message.number(3, mapping.end);
             message.number(4, mapping.offset);
-            message.number(5, self.string(&mapping.file));
+            message.number(5, self.string(&mapping.file.to_string_lossy()));
             message.number(6, self.string(&mapping.build_id));
-            // Functions, files, lines and what is in line are told where they are known.
-            (7..=10).for_each(|has| message.number(has, 1));
+            // Functions, files, lines and what is in line are told where they are known. Of a file that says nothing a
+            // reader with its symbols may say it.
+            (7..=10).for_each(|has| message.number(has, self.is_named[index].into()));
             self.profile.message(field::MAPPING, &message);
         }
     }
@@ -128,6 +132,9 @@ impl Builder {
         message.number(2, mapping.map_or(0, |index| index as u64 + 1));
         message.number(3, address);
         let lines: Vec<_> = self.names.at(address).iter().skip(left_out).cloned().collect();
+        if let Some(index) = mapping {
+            self.is_named[index] |= !lines.is_empty();
+        }
         for line in lines {
             let mut place = Message::default();
             place.number(1, self.function(&line));
