@@ -11,7 +11,6 @@
 //! at the next occasion.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
 
 use pagemill::{Config, FrameCount, FrameSpan, Frames, Order};
 
@@ -92,7 +91,7 @@ impl Excess {
         (0..1000).any(|_| {
             let was_busy = self.busy.swap(true, Ordering::Acquire);
             if was_busy {
-                std::thread::sleep(Duration::from_micros(50));
+                doze();
             }
             !was_busy
         })
@@ -224,6 +223,15 @@ impl Excess {
         tokens = tokens.saturating_sub(REGRET * again as i64);
         tokens.clamp(-MOST_TOKENS, MOST_TOKENS)
     }
+}
+
+/// Sleeps for a moment. The C library's functions for it are where a thread that somebody cancels may end.
+#[allow(unsafe_code, reason = "a system call")]
+fn doze() {
+    let time = libc::timespec { tv_sec: 0, tv_nsec: 50_000 };
+    let left = std::ptr::null_mut::<libc::timespec>();
+    // SAFETY: the kernel reads the time, which outlives the call.
+    keeping_errno(|| unsafe { libc::syscall(libc::SYS_nanosleep, std::ptr::from_ref(&time), left) });
 }
 
 /// Milliseconds of a clock that is read without a call to the system, and that is a few of them late.

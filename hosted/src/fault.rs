@@ -41,7 +41,7 @@ extern "C" fn without_unwinding(hook: fn(BadFree), fault: &BadFree) {
 }
 
 fn say(fault: &BadFree) {
-    // SAFETY: a call that cannot fail.
-    let thread = unsafe { libc::gettid() };
+    // SAFETY: a call that cannot fail. Older C libraries have no function for it.
+    let thread = unsafe { libc::syscall(libc::SYS_gettid) };
     Print::to_errors().line(format_args!("pagemill: {fault}, in thread {thread}"));
 }

@@ -73,8 +73,10 @@ unsafe fn erase(pages: *mut u8, bytes: usize) -> bool {
 pub(crate) fn secret() -> u64 {
     let mut bytes = [0; 8];
     // SAFETY: so many bytes are there to be written. It does not wait, not even early in the system's life.
-    let got = keeping_errno(|| unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), libc::GRND_NONBLOCK) });
-    if got == bytes.len() as isize {
+    let got = keeping_errno(|| unsafe {
+        libc::syscall(libc::SYS_getrandom, bytes.as_mut_ptr(), bytes.len(), libc::GRND_NONBLOCK)
+    });
+    if got == bytes.len() as libc::c_long {
         return u64::from_ne_bytes(bytes);
     }
     // SAFETY: a look at what the system told the process when it began.

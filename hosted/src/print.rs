@@ -1,4 +1,6 @@
 //! Text to a file descriptor, put together without allocating: whoever writes may be the allocator.
+//!
+//! By the system's call itself: the C library's `write` is where a thread that somebody cancels may end, and `free` is not.
 #![allow(unsafe_code, reason = "a system call on a file")]
 
 use std::fmt::{self, Write};
@@ -39,7 +41,7 @@ impl Print {
             let rest = &self.bytes[done..self.len];
             let wrote = keeping_errno(|| {
                 // SAFETY: the bytes are this text's.
-                let wrote = unsafe { libc::write(self.file, rest.as_ptr().cast(), rest.len()) };
+                let wrote = unsafe { libc::syscall(libc::SYS_write, self.file, rest.as_ptr(), rest.len()) };
                 if wrote < 0 && std::io::Error::last_os_error().raw_os_error() == Some(libc::EINTR) { 0 } else { wrote }
             });
             self.is_broken = wrote < 0;

@@ -1,13 +1,44 @@
 //! What the system tells about the process, read without allocating: who asks may be the allocator.
+//!
+//! By the system's calls themselves: the C library's are where a thread that somebody cancels may end, which no function of
+//! an allocator is.
 #![allow(unsafe_code, reason = "system calls on files")]
 
 use std::ffi::CStr;
 
 use crate::errno::keeping_errno;
 
+/// A file that is open for reading.
+pub(crate) struct Source(libc::c_int);
+
+impl Source {
+    /// Opens a file, if it is there.
+    pub(crate) fn open(path: &CStr) -> Option<Self> {
+        let (from, flags) = (libc::AT_FDCWD, libc::O_RDONLY | libc::O_CLOEXEC);
+        // SAFETY: the path is a string that ends with 0.
+        let file = keeping_errno(|| unsafe { libc::syscall(libc::SYS_openat, from, path.as_ptr(), flags) });
+        (file >= 0).then(|| Self(file as libc::c_int))
+    }
+
+    /// Reads the next bytes; answers how many, 0 if there are none or they cannot be read.
+    pub(crate) fn read(&mut self, to: &mut [u8]) -> usize {
+        // SAFETY: so many bytes are there to be written.
+        let read = keeping_errno(|| unsafe { libc::syscall(libc::SYS_read, self.0, to.as_mut_ptr(), to.len()) });
+        usize::try_from(read).unwrap_or(0)
+    }
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        // SAFETY: opened by `open`, and nobody else knows it.
+        let closed = keeping_errno(|| unsafe { libc::syscall(libc::SYS_close, self.0) });
+        debug_assert_eq!(closed, 0);
+    }
+}
+
 /// The lines of a file, one after another.
 pub(crate) struct Lines {
-    file: libc::c_int,
+    file: Source,
     bytes: [u8; 1024],
     /// What of the bytes is not yet told.
     start: usize,
@@ -19,9 +50,7 @@ pub(crate) struct Lines {
 impl Lines {
     /// Opens a file, if it is there.
     pub(crate) fn open(path: &CStr) -> Option<Self> {
-        // SAFETY: the path is a string that ends with 0.
-        let file = keeping_errno(|| unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) });
-        (file >= 0).then(|| Self { file, bytes: [0; 1024], start: 0, end: 0, skipping: false })
+        Some(Self { file: Source::open(path)?, bytes: [0; 1024], start: 0, end: 0, skipping: false })
     }
 
     /// The next line, without its end; of one that is too long only the beginning.
@@ -55,19 +84,9 @@ impl Lines {
     fn fill(&mut self) -> bool {
         self.bytes.copy_within(self.start..self.end, 0);
         (self.start, self.end) = (0, self.end - self.start);
-        let room = &mut self.bytes[self.end..];
-        // SAFETY: so many bytes are there to be written.
-        let read = keeping_errno(|| unsafe { libc::read(self.file, room.as_mut_ptr().cast(), room.len()) });
-        self.end += usize::try_from(read).unwrap_or(0);
+        let read = self.file.read(&mut self.bytes[self.end..]);
+        self.end += read;
         read > 0
-    }
-}
-
-impl Drop for Lines {
-    fn drop(&mut self) {
-        // SAFETY: opened by `open`, and nobody else knows it.
-        let closed = keeping_errno(|| unsafe { libc::close(self.file) });
-        debug_assert_eq!(closed, 0);
     }
 }
 

@@ -1,10 +1,11 @@
 //! The variable, wherever it can be had: in the environment as the C library keeps it, or, before there is a C library
 //! that knows it, as the system does.
-#![allow(unsafe_code, reason = "the environment of a process, and system calls on files")]
+#![allow(unsafe_code, reason = "the environment of a process")]
 
 use std::ffi::{CStr, c_char};
 
 use crate::errno::keeping_errno;
+use crate::proc::Source;
 
 const NAME: &[u8] = b"PAGEMILL_CONF=";
 
@@ -56,23 +57,16 @@ fn of_library(entries: *const *const c_char) -> Option<&'static [u8]> {
 
 /// Before the C library has begun its work.
 fn of_system(buffer: &mut [u8; BYTES]) -> Option<&[u8]> {
-    let path = c"/proc/self/environ";
-    // SAFETY: the path is a string that ends with 0.
-    let file = keeping_errno(|| unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_CLOEXEC) });
-    if file < 0 {
-        return None;
-    }
+    let mut file = Source::open(c"/proc/self/environ")?;
     let mut value = Entry { buffer, len: 0, matched: Some(0), is_over: false };
     let mut bytes = [0u8; 512];
     while !value.is_over {
-        // SAFETY: so many bytes are there to be written.
-        let read = keeping_errno(|| unsafe { libc::read(file, bytes.as_mut_ptr().cast(), bytes.len()) });
-        let Ok(read @ 1..) = usize::try_from(read) else { break };
+        let read = file.read(&mut bytes);
+        if read == 0 {
+            break;
+        }
         bytes[..read].iter().for_each(|&byte| value.next(byte));
     }
-    // SAFETY: opened above, and nobody else knows it.
-    let closed = keeping_errno(|| unsafe { libc::close(file) });
-    debug_assert_eq!(closed, 0);
     value.end()
 }
 

@@ -282,5 +282,36 @@ static void cancellations(void) {
     }
 }
 
+/* A thread that is cancelled already ends at the first place where it may: whatever the heap asks the system is none. */
+static int went_on;
+
+static void *cancelled_before(void *argument) {
+    CHECK(pthread_cancel(pthread_self()) == 0);
+    static const size_t sizes[] = {1, 300, 50000, 3 << 20};
+    for (size_t n = 0; n < sizeof sizes / sizeof *sizes; n++) {
+        void *block = malloc(sizes[n]), *other = NULL;
+        CHECK(block && (block = realloc(block, 2 * sizes[n])) != NULL && malloc_usable_size(block) >= 2 * sizes[n]);
+        free(block);
+        CHECK((block = calloc(3, sizes[n])) != NULL && posix_memalign(&other, 4096, sizes[n]) == 0);
+        free(block);
+        free(other);
+    }
+    CHECK(malloc(PTRDIFF_MAX) == NULL);
+    malloc_trim(0);
+    CHECK(mallinfo2().arena > 0);
+    malloc_stats();
+    went_on = 1;
+    pthread_testcancel();
+    return argument;
+}
+
+static void cancelled_all_along(void) {
+    pthread_t thread;
+    void *left;
+    start(&thread, cancelled_before, NULL);
+    CHECK(pthread_join(thread, &left) == 0 && went_on && left == PTHREAD_CANCELED);
+}
+
 CASES({"destructors", destructors}, {"hundreds_alive", hundreds_alive}, {"remote_frees", remote_frees},
-      {"heirs", heirs}, {"main_ends_first", main_ends_first}, {"cancellations", cancellations})
+      {"heirs", heirs}, {"main_ends_first", main_ends_first}, {"cancellations", cancellations},
+      {"cancelled_all_along", cancelled_all_along})

@@ -85,6 +85,27 @@ static void double_after_another_thread(void) {
     free_if_wrong(block);
 }
 
+/* A thread that somebody has cancelled ends at the first place where it may, and no function of the heap is one. */
+static int went_on;
+
+static void *free_while_cancelled(void *block) {
+    CHECK(pthread_cancel(pthread_self()) == 0);
+    if (wrong) free(block);
+    went_on = 1;
+    pthread_testcancel();
+    return NULL;
+}
+
+static void double_while_cancelled(void) {
+    char *block = take(bytes);
+    free(block);
+    is_wrong(block);
+    pthread_t thread;
+    void *left;
+    CHECK(pthread_create(&thread, NULL, free_while_cancelled, block) == 0 && pthread_join(thread, &left) == 0);
+    CHECK(went_on && left == PTHREAD_CANCELED);
+}
+
 /* The last of all: nothing of this size is in use any more, and what is idle has gone back to the system. */
 static void double_of_the_last(void) {
     enum { MANY = 500 };
@@ -251,11 +272,12 @@ int main(int argc, char **argv) {
 #define KIND(name) {#name, name}
     static const struct test_case kinds[] = {
         KIND(double_at_once), KIND(double_after_ten), KIND(double_after_many), KIND(double_after_others),
-        KIND(double_in_another_thread), KIND(double_after_another_thread), KIND(double_of_the_last),
-        KIND(double_after_realloc), KIND(realloc_of_what_is_free), KIND(never_lent), KIND(inside_1), KIND(inside_8),
-        KIND(inside_16), KIND(inside_half), KIND(inside_at_its_end), KIND(of_the_stack), KIND(of_a_static),
-        KIND(of_the_system), KIND(of_nobody), KIND(of_the_kernel), KIND(another_size), KIND(another_alignment),
-        KIND(one_byte_too_many), KIND(one_byte_too_many_then_realloc), KIND(write_after_free), KIND(write_far_behind)};
+        KIND(double_in_another_thread), KIND(double_after_another_thread), KIND(double_while_cancelled),
+        KIND(double_of_the_last), KIND(double_after_realloc), KIND(realloc_of_what_is_free), KIND(never_lent), KIND(inside_1),
+        KIND(inside_8), KIND(inside_16), KIND(inside_half), KIND(inside_at_its_end), KIND(of_the_stack),
+        KIND(of_a_static), KIND(of_the_system), KIND(of_nobody), KIND(of_the_kernel), KIND(another_size),
+        KIND(another_alignment), KIND(one_byte_too_many), KIND(one_byte_too_many_then_realloc), KIND(write_after_free),
+        KIND(write_far_behind)};
     const size_t count = sizeof kinds / sizeof *kinds;
     for (size_t n = 0; argc == 1 && n < count; n++) puts(kinds[n].name);
     if (argc == 1) return 0;
