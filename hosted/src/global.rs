@@ -37,6 +37,7 @@ use crate::tls::Hosted;
 /// * **Threads** keep objects at hand: most requests are a few plain instructions. What a thread has goes back when it
 ///   ends. Beyond 4096 threads, or fewer where address space is limited, the others share what is behind.
 /// * **First use** may be before `main`, and last use after it. Destructors of thread-locals may allocate.
+/// * **A plug-in** with a heap of its own stays loaded once it was: threads that have used it call it at their end.
 /// * **Signal handlers** may allocate and free at the level [`WithHandlers`]. One that interrupted the allocator may get
 ///   null; its frees are kept. At other levels they must not, as with most allocators.
 /// * **A wrong free** writes a line to the error output and aborts, or calls [`on_bad_free`](Self::on_bad_free)'s function.

@@ -82,11 +82,13 @@ impl Here {
 }
 
 /// The calling thread is to its signal handlers as if they had interrupted the allocator: they wait for no lock of it.
+#[cfg(feature = "profile")]
 pub(crate) struct Claimed {
     is_mine: bool,
 }
 
 /// For who holds a lock that the allocator waits for with its own in hand.
+#[cfg(feature = "profile")]
 pub(crate) fn claim() -> Claimed {
     let is_mine = here::with(|here| {
         !here.is_claimed() && {
@@ -97,6 +99,7 @@ pub(crate) fn claim() -> Claimed {
     Claimed { is_mine }
 }
 
+#[cfg(feature = "profile")]
 impl Drop for Claimed {
     fn drop(&mut self) {
         if self.is_mine {
