@@ -23,6 +23,10 @@ use crate::sync::{AtomicU32, AtomicUsize, Ordering, Publish, const_fn, relax};
 pub use shrinkers::Shrinker;
 pub(crate) use shrinkers::Shrinkers;
 
+/// How often a source may say yes and give nothing where it is wanted: once, since another CPU may have been given it just
+/// before, and may have taken it all; then not for ever.
+const SUPPLIES_IN_VAIN: u32 = 2;
+
 /// Looks at whether another CPU is done with reclaiming, before a request does without.
 const WAITS: usize = if cfg!(any(loom, shuttle)) { 8 } else { 1 << 16 };
 
@@ -191,14 +195,13 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     ) -> Result<R, AllocError> {
         let once = || if self.is_ready() { once() } else { Err(AllocError::NotReady) };
         let mut served = once();
-        let mut helps = true;
-        while helps && matches!(served, Err(AllocError::NoMemory | AllocError::NotReady)) {
+        let mut in_vain = 0;
+        while in_vain < SUPPLIES_IN_VAIN && matches!(served, Err(AllocError::NoMemory | AllocError::NotReady)) {
             let before = self.frames.present_on(nodes);
             if !self.supply(layout, nodes) {
                 break;
             }
-            // Who says yes and gives nothing where it is wanted would be asked for ever.
-            helps = self.frames.present_on(nodes) != before;
+            in_vain += u32::from(self.frames.present_on(nodes) == before);
             served = once();
         }
         if is_empty(&served) && reclaim && P::context() == Context::Task {

@@ -268,7 +268,7 @@ where
             if let Some(described) = Self::reserve(memory, most) {
                 break described;
             }
-            memory = (memory - memory / 8) & !(HUGE_BYTES - 1);
+            memory = (memory - memory / 32) & !(HUGE_BYTES - 1);
         };
         let span = land.ground.span;
         self.ground.set(land.ground).ok()?;
@@ -310,7 +310,8 @@ where
         let cpus = (memory >> 20).min(SEATS as usize);
         let of_base = Frames::<Hosted, C>::base_metadata_size(span, FRAME_POOLS, 1).next_multiple_of(PAGE);
         let of_heap = Heap::<Hosted, C>::metadata_size(span, cpus, 1).checked_next_multiple_of(PAGE)?;
-        let of_regions = Frames::<Hosted, C>::memory_metadata_size(span).checked_add(REGIONS * 4 * PAGE)?;
+        let regions_at_most = REGIONS.min(memory / HUGE_BYTES);
+        let of_regions = Frames::<Hosted, C>::memory_metadata_size(span).checked_add(regions_at_most * 4 * PAGE)?;
         let heap = memory.checked_add(of_base)?;
         let regions = heap.checked_add(of_heap)?;
         let slabs = regions.checked_add(of_regions)?.checked_next_multiple_of(PAGE)?;

@@ -143,13 +143,13 @@ fn give_first_if_wanted(layout: Layout, nodes: NodeMask) -> bool {
 #[test]
 #[cfg_attr(miri, ignore = "as many objects as memory has room for")]
 fn memory_of_other_nodes_is_no_help_to_what_is_bound() {
-    for (supply, most) in [(give_first_if_wanted as fn(_, _) -> _, 0), (give_first, 1)] {
+    for (supply, most) in [(give_first_if_wanted as fn(_, _) -> _, 0), (give_first, 2)] {
         for size in [100, 100_000] {
             let heap = growing(supply);
             let bound = heap.placed(Policy::Bind(NodeMask::of(node(1))));
             let held: Vec<usize> = std::iter::from_fn(|| bound.alloc_address(layout(size)).ok()).collect();
             assert!(!held.is_empty() && held.iter().all(|&address| node_of(heap, address) == 1));
-            assert_eq!(ASKED.get(), most, "asked for the one request that was refused");
+            assert_eq!(ASKED.get(), most, "asked in vain, as often as may be, for the one request that was refused");
             // What may lie anywhere is served as before, by all that there will be.
             let all: Vec<usize> = std::iter::from_fn(|| heap.alloc_address(layout(size)).ok()).collect();
             assert_eq!(ASKED.get(), MOST_PARTS - 1);
