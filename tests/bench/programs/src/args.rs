@@ -33,6 +33,8 @@ pub(crate) struct Args {
     /// Names of programs; all if there are none.
     pub only: Vec<String>,
     csv: Option<PathBuf>,
+    /// The options that say what is measured, as they were given: not where files are, which is no part of the record.
+    pub measured: Vec<String>,
 }
 
 impl Args {
@@ -46,14 +48,33 @@ impl Args {
             _ => return Err(USAGE.into()),
         };
         let (mut library, mut reps) = (None, None);
-        let mut args = Self { work, library: PathBuf::new(), quick: false, reps: 0, only: Vec::new(), csv: None };
+        let mut args = Self {
+            work,
+            library: PathBuf::new(),
+            quick: false,
+            reps: 0,
+            only: Vec::new(),
+            csv: None,
+            measured: Vec::new(),
+        };
         while let Some(word) = words.next() {
             let mut value = || words.next().ok_or(format!("{word} needs a value"));
             match word.as_str() {
                 "--library" => library = Some(PathBuf::from(value()?)),
-                "--quick" => args.quick = true,
-                "--reps" => reps = Some(value()?.parse().map_err(|_| "--reps needs a number".to_owned())?),
-                "--only" => args.only = value()?.split(',').map(str::to_owned).collect(),
+                "--quick" => {
+                    args.quick = true;
+                    args.measured.push(word);
+                }
+                "--reps" => {
+                    let number = value()?;
+                    reps = Some(number.parse().map_err(|_| "--reps needs a number".to_owned())?);
+                    args.measured.extend([word, number]);
+                }
+                "--only" => {
+                    let names = value()?;
+                    args.only = names.split(',').map(str::to_owned).collect();
+                    args.measured.extend([word, names]);
+                }
                 "--csv" => args.csv = Some(PathBuf::from(value()?)),
                 _ => return Err(format!("unexpected {word}\n{USAGE}")),
             }
@@ -92,6 +113,12 @@ mod tests {
         assert_eq!(csv("times --library l --quick"), None);
         assert_eq!(csv("times --library l --only git"), None);
         assert_eq!(csv("times --library l --quick --csv y"), Some("y".into()));
+    }
+
+    #[test]
+    fn where_files_are_is_not_on_record() {
+        let args = parse("times --library l --reps 9 --csv y --only git,perl").unwrap();
+        assert_eq!(args.measured.join(" "), "--reps 9 --only git,perl");
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub(crate) fn run(args: &Args) -> Result<(), String> {
 }
 
 fn measure(args: &Args, allocators: &[Allocator], program: &Path, dir: &Path) -> Result<(), String> {
-    let mut record = Record::new("cargo bench-c");
+    let mut record = Record::of("cargo bench-c", &args.measured);
     let pairs = if args.quick { PAIRS / 20 } else { PAIRS };
     for (bytes, batch) in CASES {
         let name = if batch == 1 { format!("pair-{bytes}") } else { format!("batch-{bytes}x{batch}") };

@@ -12,7 +12,7 @@ const PEAK: &str = "peak";
 
 pub(crate) fn run(args: &Args) -> Result<(), String> {
     let allocators = allocators::all(&args.library);
-    let mut record = Record::new("cargo real-programs --times");
+    let mut record = Record::of("cargo real-programs --times", &args.measured);
     for program in programs::ALL.iter().filter(|program| args.wants(program.name) && (program.quick || !args.quick)) {
         if let Some(missing) = program.missing() {
             println!("{}: no {missing}: SKIPPED", program.name);

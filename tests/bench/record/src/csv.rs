@@ -43,7 +43,11 @@ pub struct Record<R> {
 impl<R: Columns> Record<R> {
     /// An empty record of this run of `program`, as a shell calls it.
     pub fn new(program: &str) -> Self {
-        let options: Vec<String> = env::args().skip(1).collect();
+        Self::of(program, &env::args().skip(1).collect::<Vec<_>>())
+    }
+
+    /// An empty record of a run of `program` with these options.
+    pub fn of(program: &str, options: &[String]) -> Self {
         let command = format!("{program} {}", options.join(" "));
         Self {
             commit: commit().unwrap_or("unknown".into()),
