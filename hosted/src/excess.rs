@@ -21,6 +21,8 @@ use crate::tls::Hosted;
 
 /// What may always be dirty.
 const LEAST_BYTES: usize = 8 << 20;
+/// How much more than the excess goes with it: each look for some is a walk through all trees, and each piece a call.
+const AT_ONCE_BYTES: usize = LEAST_BYTES / 8;
 /// Bytes that may be given back for each millisecond that goes by: a page that comes and goes takes about 1.4 us, so this
 /// is some 3 % of one core.
 const TOKENS_PER_MS: i64 = 100_000;
@@ -29,11 +31,9 @@ const MOST_TOKENS: i64 = 1 << 30;
 /// Tokens that each byte costs that is in use again before so many milliseconds are over.
 const REGRET: i64 = 32;
 const SOON_MS: i64 = 2000;
-/// A huge frame.
-const HUGE_ORDER: u32 = 9;
-/// The smallest blocks that are given back when there are no huge frames: smaller ones are used again soon, and each costs
-/// a call.
-const LEAST_ORDER: u32 = 3;
+/// The blocks that are given back: huge frames first, then what is next best. Smaller ones than the last are used again soon,
+/// and each costs a call.
+const ORDERS: [u32; 3] = [9, 6, 3];
 
 /// What is known of the excess of one heap.
 pub(crate) struct Excess {
@@ -161,8 +161,8 @@ impl Excess {
         let now = now_ms();
         if now >= self.not_before_ms.load(Ordering::Relaxed) {
             let tokens = self.count_tokens(now, Self::touched(frames, memory));
-            let wanted = excess.min(tokens.max(0) as usize);
-            for order in [HUGE_ORDER, LEAST_ORDER] {
+            let wanted = (excess + AT_ONCE_BYTES).min(tokens.max(0) as usize);
+            for order in ORDERS {
                 if wanted > given {
                     given += self.report(frames, reservation, order, (wanted - given) / PAGE);
                 }
