@@ -82,7 +82,7 @@ pub unsafe fn set(name: *const c_char, value: *const c_char) -> c_int {
     // SAFETY: the caller's promise.
     let value = unsafe { text(value) };
     let Some((name, value)) = name.zip(value) else { return libc::EINVAL };
-    answer(options().set(name, value))
+    keeping_errno(|| answer(options().set(name, value)))
 }
 
 /// Writes the account of every heap to a file descriptor, as text (0) or JSON (1): 0, `EINVAL` for another format, `EIO` if

@@ -258,20 +258,24 @@ where
     fn set_up(&'static self) -> Option<Land> {
         let options = options();
         options.check_nodes();
-        let most = reserve::limit().map_or(usize::MAX, |limit| limit - left_of(limit));
-        let mut memory = most.min(options.reserve().unwrap_or(MOST_BYTES)).min(MOST_BYTES) & !(HUGE_BYTES - 1);
         self.huge_pages.set_unless_chosen(options.thp());
-        let (mut land, base, metadata) = loop {
-            if memory < LEAST_BYTES {
-                return None;
+        let wished = options.reserve().unwrap_or(MOST_BYTES);
+        let (mut land, base, metadata) = match reserve::limit() {
+            None => Self::reserve_most(wished, usize::MAX)?,
+            Some(limit) => {
+                let room = limit.saturating_sub(reserve::mapped());
+                let beside = Self::reserve_most(wished, room - left_of(limit, room));
+                // Where it is too little for both, the heap comes first.
+                beside.or_else(|| Self::reserve_most(wished, room))?
             }
-            if let Some(described) = Self::reserve(memory, most) {
-                break described;
-            }
-            memory = (memory - memory / 32) & !(HUGE_BYTES - 1);
         };
+        let memory = land.memory;
         let span = land.ground.span;
-        self.ground.set(land.ground).ok()?;
+        if self.ground.set(land.ground).is_err() {
+            // The first time something failed further down.
+            land.ground.reservation.give_up();
+            return None;
+        }
         self.member.join();
         // As in `members::prepare`: threads that have their numbers already do not ask for this.
         fence(Ordering::SeqCst);
@@ -292,6 +296,18 @@ where
         self.settle();
         self.follow_options(&mut land);
         Some(land)
+    }
+
+    /// The largest reservation for memory that is wished for, within what there may be in all.
+    fn reserve_most(wished: usize, most: usize) -> Option<(Land, Metadata<'static>, Metadata<'static>)> {
+        let mut memory = most.min(wished).min(MOST_BYTES) & !(HUGE_BYTES - 1);
+        while memory >= LEAST_BYTES {
+            if let Some(described) = Self::reserve(memory, most) {
+                return Some(described);
+            }
+            memory = (memory - memory / 32) & !(HUGE_BYTES - 1);
+        }
+        None
     }
 
     #[allow(unsafe_code, reason = "the promise of Heap::init")]
@@ -511,9 +527,12 @@ where
     }
 }
 
-/// What of so many bytes of address space is the program's own: for its stacks, its files and its libraries.
-fn left_of(limit: usize) -> usize {
-    (limit / 4).max(LEFT_BYTES).min(limit / 2)
+/// What of the `room` that a process has below its limit is the program's own: for its stacks, its files and its libraries.
+/// A program that has much already will have more.
+fn left_of(limit: usize, room: usize) -> usize {
+    let has = limit - room;
+    let in_all = (limit / 4).max(LEFT_BYTES).min(limit / 2);
+    in_all.saturating_sub(has).max(has.min(LEFT_BYTES)).min(room / 2)
 }
 
 /// Frames by their bytes.

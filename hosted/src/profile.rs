@@ -71,9 +71,10 @@ pub(crate) use sampler::{after_fork, before_fork};
 /// The level [`Fast`](crate::Fast) has nothing by which a free would know a sample, so objects of up to 32 KiB are
 /// not in its profile.
 pub struct Profile {
-    /// What a file at the end is called.
-    at_exit: Mutex<HostedLock, Option<PathBuf>>,
-    on_signal: Mutex<HostedLock, Option<PathBuf>>,
+    /// What a file at the end is called. Whoever has the lock, here and below, only copies a reference: who allocated with
+    /// it could be waiting for a fork, whose child would find it locked for ever.
+    at_exit: Mutex<HostedLock, Option<&'static Path>>,
+    on_signal: Mutex<HostedLock, Option<&'static Path>>,
     leaks_at_exit: AtomicU32,
     /// Files so far.
     files: AtomicU32,
@@ -194,8 +195,8 @@ impl Profile {
     /// Writes a file when the process ends, by a return from `main` or by `exit`: `PREFIX.PID.NUMBER.exit.pb.gz`. `None` for
     /// none.
     pub fn dump_at_exit(&self, prefix: Option<PathBuf>) {
-        let before = std::mem::replace(&mut *self.at_exit.lock(), prefix);
-        drop(before);
+        let prefix = prefix.map(for_ever);
+        *self.at_exit.lock() = prefix;
     }
 
     /// Writes a file, `PREFIX.PID.NUMBER.signal.pb.gz`, whenever the process gets this signal, whose handler this sets. A
@@ -204,8 +205,8 @@ impl Profile {
     /// # Errors
     /// If the signal cannot be handled, or there can be no more threads.
     pub fn dump_on_signal(&self, signal: i32, prefix: PathBuf) -> io::Result<()> {
-        let before = self.on_signal.lock().replace(prefix);
-        drop(before);
+        let prefix = for_ever(prefix);
+        *self.on_signal.lock() = Some(prefix);
         signal::on(signal, signalled)
     }
 
@@ -237,6 +238,12 @@ impl Profile {
     }
 }
 
+/// A path that stays. There are few, since few are ever set.
+fn for_ever(path: PathBuf) -> &'static Path {
+    let _inside = Inside::enter();
+    Box::leak(path.into_boxed_path())
+}
+
 fn complain(what: &dyn Display, error: &io::Error) {
     Print::to_errors().line(format_args!("pagemill: {what}: {error}"));
 }
@@ -258,8 +265,8 @@ fn encode(snapshot: &Snapshot, growth: bool) -> Vec<u8> {
 }
 
 fn signalled() {
-    let prefix = PROFILE.on_signal.lock().clone();
-    PROFILE.dump_by_the_way(&prefix.unwrap_or_else(wished_prefix), "signal");
+    let prefix = *PROFILE.on_signal.lock();
+    PROFILE.dump_by_the_way(&prefix.map_or_else(wished_prefix, Path::to_owned), "signal");
 }
 
 /// The prefix that the options name.
@@ -299,8 +306,8 @@ pub(crate) fn at_start() {
 
 /// What is wanted of a process that ends.
 pub(crate) fn at_exit() {
-    let own = PROFILE.at_exit.lock().clone();
-    if let Some(prefix) = own.or_else(|| options().prof().then(wished_prefix)) {
+    let own = *PROFILE.at_exit.lock();
+    if let Some(prefix) = own.map(Path::to_owned).or_else(|| options().prof().then(wished_prefix)) {
         PROFILE.dump_by_the_way(&prefix, "exit");
     }
     if (options().leak_report() || PROFILE.leaks_at_exit.load(Ordering::Relaxed) != 0)

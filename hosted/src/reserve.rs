@@ -8,6 +8,7 @@ use std::ptr::{self, NonNull};
 use pagemill::Metadata;
 
 use crate::errno::keeping_errno;
+use crate::proc::Lines;
 
 /// The pages that are made usable.
 pub(crate) const PAGE: usize = 4096;
@@ -194,4 +195,30 @@ pub(crate) fn limit() -> Option<usize> {
     // SAFETY: the call writes the structure it is given, which outlives it.
     let told = keeping_errno(|| unsafe { libc::getrlimit(libc::RLIMIT_AS, &mut limit) }) == 0;
     (told && limit.rlim_cur != libc::RLIM_INFINITY).then(|| usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX))
+}
+
+/// The bytes of address space that the process has, 0 if the system does not say.
+pub(crate) fn mapped() -> usize {
+    let pages = || {
+        let mut lines = Lines::open(c"/proc/self/statm")?;
+        let line = str::from_utf8(lines.next()?).ok()?;
+        line.split(' ').next()?.parse::<usize>().ok()
+    };
+    // SAFETY: a look at what the system told the process when it began.
+    let page = unsafe { libc::getauxval(libc::AT_PAGESZ) } as usize;
+    pages().unwrap_or(0).saturating_mul(page)
+}
+
+#[cfg(all(test, not(miri)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_reserved_is_mapped() {
+        let before = mapped();
+        let reservation = Reservation::new(1 << 40, PAGE).expect("address space");
+        // Other tests come and go meanwhile, with much less.
+        assert!(before > 0 && mapped() - before > 1 << 39, "{before}");
+        reservation.give_up();
+    }
 }

@@ -215,11 +215,16 @@ fn enter_anew(here: &Here) -> Option<CpuId> {
     if here.word.load(Ordering::Relaxed) != STRANGER || Hosted::context() != Context::Task {
         return None;
     }
-    here.word.store(CHANGING, Ordering::Relaxed);
-    compiler_fence(Ordering::SeqCst);
-    let number = join(here);
-    here.word.store(number, Ordering::Relaxed);
-    members::all().for_each(|instance| instance.settle());
+    let mut number = STRANGER;
+    // What the thread library asks for meanwhile is served without a claim, perhaps with a lock in hand: a handler would see
+    // nothing of that, and might wait for who waits for this thread.
+    without_signals(|| {
+        here.word.store(CHANGING, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
+        number = join(here);
+        here.word.store(number, Ordering::Relaxed);
+        members::all().for_each(|instance| instance.settle());
+    });
     here.claim();
     Some(CpuId::new(number))
 }

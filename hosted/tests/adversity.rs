@@ -233,6 +233,30 @@ fn little_address_space() {
     alone("it_lives", || set_limit(libc::RLIMIT_AS, 400 << 20));
 }
 
+/// A heap whose first request comes when the program has most of its address space.
+#[test]
+#[ignore = "maps most of a limited address space"]
+fn it_begins_beside_much() {
+    static B: Pagemill<pagemill::Fast> = Pagemill::new();
+    let map = |bytes| {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // SAFETY: a new mapping wherever the kernel wants touches nothing that exists.
+        unsafe { libc::mmap(std::ptr::null_mut(), bytes, libc::PROT_NONE, flags, -1, 0) != libc::MAP_FAILED }
+    };
+    assert!(map(150 * MIB), "a quarter of what there may be was left beside the first heap");
+    let layout = Layout::new::<[u8; 2 * MIB]>();
+    // SAFETY: the layout has bytes.
+    assert!(!unsafe { B.alloc(layout) }.is_null());
+    let left = (0..).take_while(|_| map(MIB)).count();
+    println!("{left} MiB are left");
+    assert!(left >= 20, "{left}");
+}
+
+#[test]
+fn much_is_left_beside_a_heap_that_comes_late() {
+    alone("it_begins_beside_much", || set_limit(libc::RLIMIT_AS, 1 << 30));
+}
+
 /// Under strict overcommit what may be written counts when it is made so, as it does here.
 #[test]
 fn little_that_may_be_written() {
@@ -250,7 +274,7 @@ fn strict_overcommit() {
         shift 2; trap 'echo "$before" > $file' EXIT; trap 'exit 1' INT TERM HUP
         echo 2 > $file || exit 77
         "$@""#;
-    if std::env::var_os("PAGEMILL_FULL").is_none() {
+    if std::env::var_os("PAGEMILL_FULL").is_none_or(|value| value.is_empty() || value == "0") {
         println!("not in the short form: see `little_that_may_be_written`");
         return;
     }

@@ -134,7 +134,8 @@ fn live<C: Config>(heap: &Instance<C>, cpu: usize, life: usize, steps: usize, ma
 }
 
 fn stress<C: Config>() {
-    let steps = if std::env::var_os("PAGEMILL_FULL").is_some() { 400_000 } else { 40_000 };
+    let is_full = std::env::var_os("PAGEMILL_FULL").is_some_and(|value| !value.is_empty() && value != "0");
+    let steps = if is_full { 400_000 } else { 40_000 };
     let heap = heap::<C>(16384, THREADS);
     let mail: Mail = Default::default();
     let lives = AtomicUsize::new(0);

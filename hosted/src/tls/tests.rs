@@ -115,6 +115,37 @@ fn a_handler_says_what_it_is() {
     assert_eq!(in_new_thread.join().unwrap(), (false, true));
 }
 
+#[cfg(not(miri))]
+#[test]
+fn no_handler_comes_while_a_thread_gets_its_number() {
+    use std::mem::MaybeUninit;
+
+    static MASKED: AtomicBool = AtomicBool::new(false);
+    static UNMASKED: AtomicBool = AtomicBool::new(false);
+
+    fn is_masked() -> bool {
+        let mut mask = MaybeUninit::<libc::sigset_t>::uninit();
+        // SAFETY: nothing is changed, and the set is written.
+        assert_eq!(unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, std::ptr::null(), mask.as_mut_ptr()) }, 0);
+        // SAFETY: written by the call above.
+        unsafe { libc::sigismember(mask.as_ptr(), libc::SIGALRM) == 1 }
+    }
+
+    /// Told of every thread that gets a number, whatever test it is of.
+    struct Told;
+    impl members::Instance for Told {
+        fn settle(&self) {
+            if is_masked() { &MASKED } else { &UNMASKED }.store(true, Ordering::Relaxed);
+        }
+
+        fn give_back(&'static self) {}
+    }
+    static MEMBER: Member = Member::new(&Told);
+    MEMBER.join();
+    on_a_thread(|| assert!(Hosted::pin().is_some() && !is_masked()));
+    assert!(MASKED.load(Ordering::Relaxed) && !UNMASKED.load(Ordering::Relaxed));
+}
+
 #[test]
 fn a_claimed_desk_leaves_the_other_one_alone() {
     on_a_thread(|| {

@@ -44,7 +44,7 @@ pub(crate) fn run(words: &[String]) -> Outcome {
     let name = kernel_name(kernel);
     let because = |reason: String| Failure::new(format!("mill qemu: {name}: {reason}"));
     let image = std::fs::read(kernel).map_err(|error| because(format!("cannot read {kernel}: {error}")))?;
-    let full = env::var("PAGEMILL_FULL").is_ok_and(|value| value == "1");
+    let full = env::var("PAGEMILL_FULL").is_ok_and(|value| !value.is_empty() && value != "0");
     let wishes = Wishes::of_image(&image, full).map_err(because)?;
     let limit = limit_of_environment()?.or(wishes.limit).unwrap_or(DEFAULT_LIMIT);
 
