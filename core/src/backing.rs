@@ -35,7 +35,7 @@ pub struct Backing {
 /// How the memory behind large objects is moved: by a change of page tables, which costs less than a copy from some size on.
 #[derive(Clone, Copy, Debug)]
 pub struct Moves {
-    /// What is shorter is copied.
+    /// What is shorter is copied, as are small objects, however long that says.
     pub least_bytes: usize,
     /// Moves the memory behind the frames at the first address to those at the second, so that these hold what the others
     /// held, and the others may hold anything.

@@ -7,7 +7,7 @@
 mod held;
 
 use crate::arena::{Access, Busy};
-use crate::config::{Checked, Config, Geometry};
+use crate::config::{Checked, Config};
 use crate::error::{AllocError, FreeError};
 use crate::extent::Want;
 use crate::flags::AllocFlags;
@@ -448,8 +448,7 @@ impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
             let freed = arena.with(Access::Wait(pinned), |arena, state| arena.free_in(state, index, count));
             return freed.unwrap_or(Ok(()));
         }
-        let group = Geometry::<C>::ARENA_FRAMES * HELD_ARENAS;
-        if span.count().get() > group {
+        if self.parts(span).nth(HELD_ARENAS).is_some() {
             for (arena, part) in self.parts(span) {
                 let arena = arena.ok_or(FreeError::NotManaged(part.start()))?;
                 let (index, count) = (arena.index(part.start()), part.count().get() as u32);
@@ -457,12 +456,11 @@ impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
                 checked.unwrap_or(Ok(()))?;
             }
         }
-        let mut start = span.start();
-        while start < span.end() {
-            let boundary = start.align_down(group).checked_add(FrameCount::new(group));
-            let next = boundary.map_or(span.end(), |boundary| boundary.min(span.end()));
-            self.free_held(pinned, start, next)?;
-            start = next;
+        let mut left = Some(span);
+        while let Some(span) = left {
+            let next = self.parts(span).nth(HELD_ARENAS - 1).map_or(span.end(), |(_, last)| last.end());
+            self.free_held(pinned, span.start(), next)?;
+            left = FrameSpan::new(next, span.end() - next).ok();
         }
         Ok(())
     }

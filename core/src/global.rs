@@ -308,8 +308,8 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     ) -> Result<NonNull<u8>, AllocError> {
         let moved = alloc(new)?;
         let bytes = bytes.min(new.size());
-        // Objects of so many bytes are whole frames.
-        if let Some(moves) = self.moves().filter(|moves| bytes >= moves.least_bytes) {
+        // What is longer than any small object is whole frames, on both sides.
+        if let Some(moves) = self.moves().filter(|moves| bytes > SizeClass::MAX_BYTES && bytes >= moves.least_bytes) {
             // SAFETY: two large objects that are lent, each of so many frames; only the other one's user knows it, and he
             // has given it up.
             match unsafe { (moves.relocate)(object.as_ptr(), moved.as_ptr(), bytes.next_multiple_of(C::FRAME_BYTES)) } {

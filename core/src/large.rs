@@ -246,8 +246,10 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
             return false;
         }
         let Ok(span) = FrameSpan::new(Pfn::new(offset / C::FRAME_BYTES), count) else { return false };
-        // Before somebody has the block again, who is told of then.
-        self.forget_large(address);
+        // Before somebody has the block again, who is told of then; not if the free is about to be refused.
+        if self.tells_of_frees() && self.frames.large_at(span.start()) == Some(span) {
+            self.forget_large(address);
+        }
         if !self.frames.make_ready(span) {
             return false;
         }

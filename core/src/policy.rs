@@ -73,15 +73,19 @@ impl Route {
         weight: impl Fn(NodeId) -> u32,
     ) -> Option<Self> {
         let usable = || mask.and(nodes.mask()).iter().filter(|&node| nodes.get(node).is_some_and(|n| n.has_memory()));
-        let total: u32 = usable().map(&weight).sum();
-        let mut rest = turn.checked_rem(total)?;
-        let first = usable().find(|&node| match rest.checked_sub(weight(node)) {
+        // Wide enough for all weights together.
+        let weight = |node| u64::from(weight(node));
+        let total: u64 = usable().map(weight).sum();
+        let mut rest = u64::from(turn).checked_rem(total)?;
+        let found = usable().find(|&node| match rest.checked_sub(weight(node)) {
             Some(left) => {
                 rest = left;
                 false
             }
             None => true,
-        })?;
+        });
+        // Weights that somebody has just lowered may leave a rest.
+        let first = found.or_else(|| usable().next())?;
         Some(Self { first, allowed: NodeMask::ALL, interleaved: true, then_any: false })
     }
 }

@@ -179,8 +179,8 @@ impl ObjectPool {
     /// Half of them at first: the other half is for the next requests. All of them if it is a stream. A stack that has
     /// never been filled gets its first limit instead, and nothing goes.
     pub(crate) fn spill_count<P: Platform>(&self, _pinned: &mut Pinned<P>, class: SizeClass) -> usize {
-        let spills = &self.spills[class.index()];
-        spills.set(spills.get().saturating_add(1));
+        let spills = self.spills[class.index()].get().saturating_add(1);
+        self.set_spills(class, spills);
         self.spills_in_a_row.set(self.spills_in_a_row.get().saturating_add(1));
         let len = self.stacks.len(class);
         match self.stacks.limit(class) {
@@ -193,18 +193,14 @@ impl ObjectPool {
     /// Sets what a stack that has just spilled may hold; streams have equal shares. Answers whether all streams should be
     /// [ended](Self::next_stream), so that those that flow no more have no share.
     pub(crate) fn set_limit<P: Platform>(&self, _pinned: &mut Pinned<P>, class: SizeClass) -> bool {
-        let spills = &self.spills[class.index()];
         if self.spills_in_a_row.get() > TEARING_DOWN && !self.is_stream(class) {
-            spills.set(NEW_STREAM);
+            self.set_spills(class, NEW_STREAM);
         }
         if self.stacks.limit(class) == 0 {
             self.stacks.set_limit(class, 2 * least(class));
         }
         if !self.is_stream(class) {
             return false;
-        }
-        if spills.get() == NEW_STREAM {
-            self.streams.set(self.streams.get() + 1);
         }
         let streams = self.streams.get();
         let share = STREAM_BYTES / streams as usize / class.bytes();
@@ -280,10 +276,15 @@ impl ObjectPool {
     }
 
     fn end_stream(&self, class: SizeClass) {
-        if self.is_stream(class) {
-            self.streams.set(self.streams.get() - 1);
-        }
-        self.spills[class.index()].set(0);
+        self.set_spills(class, 0);
+    }
+
+    /// Says how often a stack has spilled. Here alone, so that there are as many streams as are counted whenever one ends.
+    fn set_spills(&self, class: SizeClass, spills: u32) {
+        let was = self.is_stream(class);
+        self.spills[class.index()].set(spills);
+        let streams = self.streams.get() + u32::from(self.is_stream(class)) - u32::from(was);
+        self.streams.set(streams);
     }
 
     /// Takes the objects of other nodes out that wait to go home.
@@ -301,3 +302,6 @@ impl ObjectPool {
         self.drained.set(epoch);
     }
 }
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests;

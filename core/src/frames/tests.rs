@@ -179,6 +179,24 @@ fn runs_longer_than_an_arena_are_whole_arenas_in_a_row() {
     assert_whole(&frames);
 }
 
+/// Memory that came a frame at a time is many arenas, whose locks are not all held at once.
+#[test]
+#[cfg_attr(miri, ignore = "too many frames")]
+fn a_range_over_many_small_arenas_is_freed_on_a_small_stack() {
+    const COUNT: usize = 1000;
+    let frames = Frames::<Sim, Tiny>::new();
+    let all = span(0, COUNT);
+    frames.init(all, 1, 1, bytes(Frames::<Sim, Tiny>::base_metadata_size(all, 1, 1))).unwrap();
+    (0..COUNT).for_each(|frame| add(&frames, NodeId::ZERO, ZoneKind::Normal, span(frame, 1), &[]));
+    let range = frames.alloc_at(all).unwrap();
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(64 << 10);
+        let freed = thread.spawn_scoped(scope, || frames.free_range(range)).unwrap();
+        assert_eq!(freed.join().unwrap(), Ok(()));
+    });
+    assert_whole(&frames);
+}
+
 #[test]
 fn limits_and_alignment_are_kept() {
     let frames = machine::<Tiny>(span(0, 256), 1);
@@ -284,6 +302,11 @@ fn policies_choose_the_node() {
     let nodes: Vec<_> = (0..6).map(|_| get(Policy::Interleave(both)).unwrap()).collect();
     assert_eq!(nodes.iter().map(node_of).sum::<usize>(), 3);
     held.extend(nodes);
+    // All weights there can be, whose sum is more than a weight can be.
+    [zero, first].iter().for_each(|&node| frames.set_weight(node, u32::MAX).unwrap());
+    held.push(get(Policy::WeightedInterleave(both)).unwrap());
+    assert_eq!(node_of(&held[held.len() - 1]), 0);
+    frames.set_weight(zero, 1).unwrap();
     frames.set_weight(first, 3).unwrap();
     let nodes: Vec<_> = (0..8).map(|_| get(Policy::WeightedInterleave(both)).unwrap()).collect();
     assert_eq!(nodes.iter().map(node_of).sum::<usize>(), 6);

@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use super::tests::{Tiny, TinyFast};
 use super::*;
 use crate::arena::Access;
+use crate::config::Geometry;
 use crate::error::SetupError;
 use crate::kind::ZoneKind;
 use crate::testing::{Sim, add, bytes, span};

@@ -285,6 +285,31 @@ fn global_alloc_answers_null_and_never_unwinds() {
     assert_eq!(heap.frames().census().lent() * 4096, heap.validate().unwrap().descriptor_bytes);
 }
 
+#[test]
+fn small_objects_are_never_moved_by_their_pages() {
+    use crate::backing::{Backing, Moves};
+    use crate::testing::{heap_over, keep, machine, span};
+    Sim::become_cpu(0);
+    let moves = Moves {
+        least_bytes: 0,
+        relocate: |from, to, bytes| {
+            assert!(bytes > SizeClass::MAX_BYTES && [from.addr(), to.addr(), bytes].map(|n| n % 4096) == [0; 3]);
+            Relocation::Refused
+        },
+        settle: |_, _| true,
+    };
+    let backing = Backing { supply: |_, _| false, taken: None, released: || (), describe: None, moves: Some(moves) };
+    let memory = span(0, 1024);
+    let heap = heap_over(keep(machine::<Checked>(memory, 1)), memory, 1, 1, 0, Some(backing));
+    for (from, to) in [(100, 1000), (1000, 100_000), (100_000, 1000), (40_000, 1_000_000)] {
+        let object = heap.alloc(layout(from, 8)).unwrap();
+        // SAFETY: lent with that layout.
+        let moved = unsafe { heap.realloc(object, layout(from, 8), to) }.unwrap();
+        // SAFETY: lent with that layout, and not used any more.
+        unsafe { heap.free(moved, layout(to, 8)) }.unwrap();
+    }
+}
+
 static FAULTS: std::sync::Mutex<Vec<BadFreeKind>> = std::sync::Mutex::new(Vec::new());
 
 #[test]

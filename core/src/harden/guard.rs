@@ -57,8 +57,8 @@ pub(super) struct Guarded {
     closed: [bool; 2],
 }
 
-/// Bits of the note: how much slack there is, then which guards are closed.
-const CLOSED_SHIFT: [u32; 2] = [16, 17];
+/// Bits of the note: how much slack there is, all of a frame for no bytes at all, then which guards are closed.
+const CLOSED_SHIFT: [u32; 2] = [17, 18];
 
 impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     /// Has `hook` called for the frames around large blocks, and for freed ones, at level

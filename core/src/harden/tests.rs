@@ -118,6 +118,24 @@ fn one_byte_beyond_the_end_is_seen() {
     overrun::<Linear>();
 }
 
+/// The largest frames there can be: of a block of no bytes, a whole one is slack.
+struct LargeFrames;
+impl Config for LargeFrames {
+    const HARDENED: bool = true;
+    const FRAME_BYTES: usize = 64 << 10;
+    const SLAB_BYTES: usize = 64 << 10;
+}
+
+#[test]
+fn a_block_of_no_bytes_may_have_a_large_frame() {
+    let heap = heap::<LargeFrames>(64, 1);
+    let layout = layout(0, 64 << 10);
+    let object = heap.alloc(layout).unwrap();
+    assert_eq!(heap.usable_size(object), Some(0));
+    set(heap, object, 0, 1);
+    assert_eq!(free(heap, object, layout), Err(BadFreeKind::Overrun));
+}
+
 #[test]
 fn a_byte_before_a_large_block_is_seen() {
     let heap = heap::<Hardened>(FRAMES, 1);

@@ -70,6 +70,27 @@ fn memory_may_begin_at_the_address_0() {
     no_object_lies_at_null::<crate::config::Fast>();
 }
 
+std::thread_local! {
+    static TAKEN: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The first frames that are found lie at null.
+#[test]
+#[allow(unsafe_code)]
+fn who_is_behind_memory_at_the_address_0_is_told_of_the_first_frames_too() {
+    Sim::become_cpu(0);
+    let memory = span(0, 64);
+    let taken: fn(*mut u8, usize) = |start, bytes| TAKEN.with_borrow_mut(|taken| taken.extend([start.addr(), bytes]));
+    let backing = Backing { supply: |_, _| false, taken: Some(taken), released: || (), describe: None, moves: None };
+    let frames = keep(crate::testing::machine::<Checked>(memory, 1));
+    let heap: &'static Heap<'static, Sim, Checked> = keep(Heap::with_backing(frames, backing));
+    let metadata = metadata_of_heap(Heap::<Sim, Checked>::metadata_size(memory, 1, 1));
+    // SAFETY: only a large object is requested, whose bytes nobody touches.
+    unsafe { heap.init(ptr::without_provenance_mut(0), memory, 1, 1, metadata) }.unwrap();
+    let lent = heap.alloc_address(LARGE).unwrap();
+    assert_eq!(TAKEN.take(), [lent, 10 * FRAME]);
+}
+
 #[test]
 fn reserved_frames_are_not_of_the_heap() {
     let heap = hollow::<Checked>(1 << 30, 64, &[span(8, 8)]);

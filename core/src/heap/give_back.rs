@@ -1,6 +1,7 @@
 //! The slow half of `free`, and how objects, slabs and frames go home.
 
 use super::Heap;
+use crate::arena::bits;
 use crate::config::Config;
 use crate::error::{BadFree, BadFreeKind, FreeError};
 use crate::frame::{FrameCount, FrameRange, FrameSpan, Pfn};
@@ -19,17 +20,20 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     pub(crate) fn free_slow(&self, class: SizeClass, address: usize) {
         self.poll();
         let mut late = Late::default();
-        match self.slab_of(address).map(Slab::node) {
-            Some(node) if self.keep(class, address, node, &mut late) => {
-                self.release_empty(class, node, self.empty_slabs());
+        let Some(node) = self.slab_of(address).map(Slab::node) else {
+            self.late_fault(address, &mut late);
+            return self.tell(late);
+        };
+        late.spilled(class);
+        if !self.keep(class, address, node, &mut late) {
+            if C::NUMA && self.post(address, node, &mut late) {
+                return self.tell(late);
             }
-            Some(node) if C::NUMA && self.post(address, node, &mut late) => {}
-            Some(node) => {
-                self.put_back(class, &[address], &mut late);
-                self.release_empty(class, node, self.empty_slabs());
-            }
-            None => self.late_fault(address, &mut late),
+            self.put_back(class, &[address], &mut late);
         }
+        // Whoever leaves spills classes of which nobody may free an object for long.
+        let keep = self.empty_slabs();
+        late.classes().for_each(|class| self.release_empty(class, node, keep));
         self.tell(late);
     }
 
@@ -122,6 +126,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     /// Gives the `count` oldest rounds of a stack to the depot, and what it has no room for to the slabs.
     fn spill(&self, pinned: &mut Pinned<P>, pool: &ObjectPool, class: SizeClass, count: usize, late: &mut Late) {
         let (depot, cpu) = (self.depot(pool.node()), pinned.cpu().index());
+        late.spilled(class);
         let mut is_welcome = true;
         pool.stacks.take_oldest(class, count, |batch| {
             is_welcome = depot.is_some_and(|depot| depot.welcomes(cpu, class, batch.len()));
@@ -223,12 +228,12 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         let slab = self.slab_of(address);
         let object_bytes = slab.and_then(Slab::class).map_or(0, SizeClass::bytes);
         let block = slab.map_or(0, Slab::start);
-        late.0 = Some(BadFree { kind: BadFreeKind::NotLent, address, object_bytes, block });
+        late.fault = Some(BadFree { kind: BadFreeKind::NotLent, address, object_bytes, block });
     }
 
     /// Reports the last wrong free that was found at a slab. Nothing is held.
     fn tell(&self, late: Late) {
-        if let Some(fault) = late.0 {
+        if let Some(fault) = late.fault {
             self.report(fault);
         }
     }
@@ -372,9 +377,25 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     }
 }
 
-/// The last wrong free that was found at a slab while something was held that the fault hook must not find held.
+/// What is to be done when nothing is held any more.
 #[derive(Default)]
-struct Late(Option<BadFree>);
+struct Late {
+    /// The last wrong free that was found at a slab, to be told.
+    fault: Option<BadFree>,
+    /// A bit a class of which slabs got something.
+    spilled: u64,
+}
+
+impl Late {
+    fn spilled(&mut self, class: SizeClass) {
+        const { assert!(SizeClass::COUNT <= u64::BITS as usize) };
+        self.spilled |= 1 << class.index();
+    }
+
+    fn classes(&self) -> impl Iterator<Item = SizeClass> + use<> {
+        bits(self.spilled).filter_map(|bit| SizeClass::new(bit as usize))
+    }
+}
 
 /// Objects of one word of one slab, on their way home.
 struct Run<'m> {

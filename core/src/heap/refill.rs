@@ -263,18 +263,18 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         &self,
         take: impl Fn() -> Result<FrameRange, AllocError>,
     ) -> Result<FrameRange, AllocError> {
-        let frames = take()?;
-        if self.address_of(frames.span()) != 0 {
-            self.tell_taken(frames.span());
-            return Ok(frames);
+        let mut frames = take()?;
+        if self.address_of(frames.span()) == 0 {
+            let span = frames.into_raw();
+            let one = FrameCount::new(1);
+            if span.count() > one {
+                let freed = self.frames.free_raw(span.start() + one, span.count() - one);
+                debug_assert_eq!(freed, Ok(()));
+            }
+            frames = take()?;
         }
-        let span = frames.into_raw();
-        let one = FrameCount::new(1);
-        if span.count() > one {
-            let freed = self.frames.free_raw(span.start() + one, span.count() - one);
-            debug_assert_eq!(freed, Ok(()));
-        }
-        take()
+        self.tell_taken(frames.span());
+        Ok(frames)
     }
 
     fn frames_from(&self, node: NodeId, count: FrameCount, align_bytes: usize) -> Result<FrameRange, AllocError> {

@@ -121,8 +121,9 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         self.sampling.hook.set(Some(hook));
     }
 
-    /// Takes a sample for each so many bytes that are lent, on average; none from now on if 0. What was a sample stays one
-    /// until it is freed. Other CPUs follow as they next need more; what they have at hand by then is not sampled.
+    /// Takes a sample for each so many bytes that are lent, on average; none if 0. What was a sample stays one until it is
+    /// freed. CPUs follow as they next need more: what they have at hand by then is sampled as was wished before, so the hook
+    /// may still be told of some after 0.
     ///
     /// Requests of [`Placed`](crate::Placed) handles on several nodes are not sampled, nor those of CPUs that have no pool.
     pub fn sample_every(&self, mean_bytes: usize) {
@@ -182,7 +183,8 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
             return None;
         }
         let wish = self.sampling.wish.load(Ordering::Relaxed);
-        if gap.wish.get() != wish {
+        // The first mean may be seen before its wish: there is no random number yet.
+        if gap.wish.get() != wish || gap.random.get() == 0 {
             gap.wish.set(wish);
             // Never 0, and different on each CPU.
             gap.random
@@ -250,6 +252,12 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
             return None;
         }
         self.sampling.hook.get().and_then(|hook| (hook.freed)(address))
+    }
+
+    /// Whether somebody wants to know of frees.
+    #[inline]
+    pub(crate) fn tells_of_frees(&self) -> bool {
+        C::SAMPLED && self.sampling.hook.get().is_some()
     }
 
     /// Tells of the free of a large object, which nobody has any more and nobody else has yet.

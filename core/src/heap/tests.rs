@@ -204,3 +204,27 @@ fn who_only_frees_keeps_little() {
     });
     comes_home(heap);
 }
+
+/// A CPU that tears down spills what it has at hand of classes that it was not asked for just now, each object of which
+/// may be the last of its slab.
+#[test]
+#[cfg_attr(miri, ignore = "some thousand requests")]
+fn who_tears_down_leaves_no_empty_slabs_of_other_classes() {
+    let heap = heap::<Checked>(8192, 1);
+    let page = layout(4096, 8);
+    let class = SizeClass::of(page).unwrap();
+    let lent: Vec<_> = (0..24).map(|_| heap.alloc_address(page).unwrap()).collect();
+    let small: Vec<_> = (0..20_000).map(|_| heap.alloc_address(layout(16, 8)).unwrap()).collect();
+    // Its depot has enough of them.
+    while heap.depot(NodeId::ZERO).unwrap().welcomes(0, class, class.batch()) {}
+    // The first of each slab comes last, and stays at hand.
+    let (last, first): (Vec<_>, Vec<_>) =
+        lent.into_iter().partition(|&address| address == heap.slab_of(address).unwrap().start());
+    first.into_iter().chain(last).for_each(|address| heap.free_address(address, page).unwrap());
+    assert_eq!(heap.census().class(class).empty_slabs, 0);
+    small.into_iter().for_each(|address| heap.free_address(address, layout(16, 8)).unwrap());
+    let census = heap.census();
+    assert_eq!(census.class(class).pooled, 0, "it has torn down");
+    assert!(census.class(class).empty_slabs <= Checked::KEEP_EMPTY_SLABS, "{:?}", census.class(class));
+    comes_home(heap);
+}

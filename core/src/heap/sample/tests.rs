@@ -54,7 +54,7 @@ pub(in super::super) fn live<R>(look: impl FnOnce(&BTreeMap<usize, Sample>) -> R
 }
 
 /// As processes have it.
-struct Linear;
+pub(in super::super) struct Linear;
 impl Config for Linear {
     const SLAB_BYTES: usize = SLAB_BYTES;
     const LINEAR_SHADOW: bool = true;
@@ -62,7 +62,8 @@ impl Config for Linear {
     const SAMPLED: bool = true;
 }
 
-struct Slabs;
+/// The marks in slabs.
+pub(in super::super) struct Slabs;
 impl Config for Slabs {
     const SLAB_BYTES: usize = SLAB_BYTES;
     const SAMPLED: bool = true;
@@ -329,4 +330,27 @@ fn logarithms_are_right() {
         let exact = (number as f64).log2();
         assert!((log2(number) as f64 / f64::from(1 << DIGITS) - exact).abs() < 1e-5, "{number}");
     }
+}
+
+/// As another CPU may see it that just needs more.
+#[test]
+fn the_first_mean_may_be_seen_before_its_wish() {
+    let heap = watched::<Linear>(0);
+    heap.sampling.wish.store(0, Ordering::Relaxed);
+    heap.sampling.mean.store(1, Ordering::Relaxed);
+    let lent = [64, 50_000].map(|bytes| heap.alloc_address(layout(bytes)).unwrap());
+    assert_eq!(live(BTreeMap::len), 2);
+    lent.into_iter().zip([64, 50_000]).for_each(|(object, bytes)| heap.free_address(object, layout(bytes)).unwrap());
+}
+
+#[test]
+fn a_wrong_free_of_a_large_sample_is_not_told() {
+    let heap = watched::<Linear>(1);
+    let lent = heap.alloc_address(layout(50_000)).unwrap();
+    for wrong in [(lent, 60_000), (lent + 4096, 50_000), (lent, 100)] {
+        heap.free_address(wrong.0, layout(wrong.1)).unwrap_err();
+        assert_eq!(live(BTreeMap::len), 1, "{wrong:x?}");
+    }
+    heap.free_address(lent, layout(50_000)).unwrap();
+    assert!(live(BTreeMap::is_empty));
 }

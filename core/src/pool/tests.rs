@@ -1,0 +1,42 @@
+use std::vec::Vec;
+
+use core::alloc::Layout;
+
+use super::*;
+use crate::testing::{Checked, Sim, heap};
+
+fn layout(bytes: usize) -> Layout {
+    Layout::from_size_align(bytes, 8).unwrap()
+}
+
+fn assert_streams(pool: &ObjectPool) {
+    let streams = SizeClass::all().filter(|&class| pool.is_stream(class)).count();
+    assert_eq!(pool.streams.get() as usize, streams);
+}
+
+/// The spill by which a stack becomes a stream may be the one by which its CPU begins to leave.
+#[test]
+fn who_leaves_by_a_stacks_last_spill_before_it_streams_counts_it_once() {
+    let heap = heap::<Checked>(1024, 1);
+    let pool = &heap.pools.all()[0];
+    let class = SizeClass::of(layout(1024)).unwrap();
+    let lent: Vec<_> = (0..512).map(|_| heap.alloc_address(layout(1024)).unwrap()).collect();
+    let mut left = lent.into_iter();
+    // By now its depot has enough of this class.
+    let depot = heap.depot(NodeId::ZERO).unwrap();
+    while depot.welcomes(0, class, class.batch()) {}
+    while pool.spills[class.index()].get() < NEW_STREAM - 1 {
+        heap.free_address(left.next().unwrap(), layout(1024)).unwrap();
+    }
+    // What other classes have spilled meanwhile: the next spill is one too many.
+    let others = LEAVING_BYTES - pool.unwanted.get() - class.bytes() as u32;
+    pool.note_spill(&mut Sim::pin().unwrap(), others as usize, false);
+    while !pool.is_leaving(&mut Sim::pin().unwrap()) {
+        heap.free_address(left.next().unwrap(), layout(1024)).unwrap();
+        assert_streams(pool);
+    }
+    left.for_each(|address| heap.free_address(address, layout(1024)).unwrap());
+    assert_streams(pool);
+    heap.drain();
+    assert_eq!(heap.validate().unwrap().lent(), 0);
+}
