@@ -11,7 +11,7 @@ use super::sample::tests as samples;
 use super::*;
 use crate::config::Hardened;
 use crate::harden::slot_class;
-use crate::testing::{Checked, Fast, SLAB_BYTES, Sim, heap, is_all};
+use crate::testing::{Checked, Fast, Sim, heap, is_all};
 
 const CPUS: u32 = 3;
 /// Little enough that requests fail now and then.
@@ -20,22 +20,6 @@ const FRAMES: usize = if cfg!(miri) { 192 } else { 1024 };
 /// The most steps of a case, and the most bytes of an object: little under Miri, which fills them a hundred times slower.
 const STEPS: usize = if cfg!(miri) { 40 } else { 200 };
 const MOST_BYTES: usize = if cfg!(miri) { 40_000 } else { 300_000 };
-
-/// The marks beside the span, one node, and samples.
-struct Linear;
-impl Config for Linear {
-    const SLAB_BYTES: usize = SLAB_BYTES;
-    const LINEAR_SHADOW: bool = true;
-    const NUMA: bool = false;
-    const SAMPLED: bool = true;
-}
-
-/// The marks in slabs, and samples.
-struct Sampled;
-impl Config for Sampled {
-    const SLAB_BYTES: usize = SLAB_BYTES;
-    const SAMPLED: bool = true;
-}
 
 /// As processes have it, but poisoned with something that is not zero, and with little held back.
 struct HardLinear;
@@ -284,13 +268,13 @@ proptest! {
 
     #[test]
     fn the_heap_agrees_with_its_twin_with_linear_marks(ops in prop::collection::vec(ops(), 1..STEPS)) {
-        run::<Linear>(ops);
+        run::<samples::Linear>(ops);
     }
 
     #[test]
     #[cfg_attr(miri, ignore = "the other twins have samples too")]
     fn the_heap_agrees_with_its_twin_sampled(ops in prop::collection::vec(ops(), 1..STEPS)) {
-        run::<Sampled>(ops);
+        run::<samples::Slabs>(ops);
     }
 
     #[test]

@@ -1,22 +1,20 @@
 //! The machine that the models run on: a few frames, a thread a CPU.
 #![allow(unsafe_code)]
-#![cfg_attr(shuttle, allow(dead_code, reason = "parts of it are for single edges"))]
 
 use core::cell::Cell;
 use core::mem::MaybeUninit;
-use std::sync::Arc;
 
 use super::checker;
-use crate::arena::Arena;
 use crate::carve::Metadata;
-use crate::config::Config;
-use crate::flags::AllocFlags;
-use crate::frame::{FrameCount, FrameRange, FrameSpan, Pfn};
-use crate::frames::Frames;
-use crate::id::{CpuId, NodeId};
-use crate::kind::ZoneKind;
-use crate::order::Order;
+use crate::frame::{FrameCount, FrameSpan, Pfn};
+use crate::id::CpuId;
 use crate::platform::{Context, Platform};
+
+// For models of single edges.
+#[cfg(loom)]
+mod few;
+#[cfg(loom)]
+pub(super) use few::{Machine, Tiny, TinyFast, alloc};
 
 checker::thread_local! {
     static CPU: Cell<u32> = Cell::new(0);
@@ -48,34 +46,6 @@ unsafe impl Platform for Cpus {
     }
 }
 
-/// Trees of 8 frames, arenas of 64.
-pub(super) struct Tiny;
-impl Config for Tiny {
-    const HUGE_ORDER: u32 = 3;
-    const ARENA_ORDER: u32 = 6;
-    const POOL_FRAMES: u32 = 4;
-    const REFILL_FRAMES: u32 = 2;
-    const DENSE_BELOW_FRAMES: u32 = 8;
-}
-
-/// The same without words for what is lent.
-pub(super) struct TinyFast;
-impl Config for TinyFast {
-    const CHECKED: bool = false;
-    const HUGE_ORDER: u32 = 3;
-    const ARENA_ORDER: u32 = 6;
-    const POOL_FRAMES: u32 = 4;
-    const REFILL_FRAMES: u32 = 2;
-    const DENSE_BELOW_FRAMES: u32 = 8;
-}
-
-/// One execution's instance, with the bytes it lives in.
-pub(super) struct Machine<C: Config = Tiny> {
-    pub(super) frames: Frames<'static, Cpus, C>,
-    // After `frames`, whose metadata they are.
-    _bytes: [Bytes; 2],
-}
-
 /// Bytes that go with what was made of them.
 pub(super) struct Bytes(*mut [MaybeUninit<u8>]);
 
@@ -105,47 +75,9 @@ impl Drop for Bytes {
     }
 }
 
-impl<C: Config> Machine<C> {
-    /// A machine of `count` frames from `start` on, with pools for `cpus` CPUs.
-    pub(super) fn new(start: usize, count: usize, cpus: usize) -> Arc<Self> {
-        let memory = span(start, count);
-        let frames = Frames::<Cpus, C>::new();
-        let (base, metadata) = Bytes::new(Frames::<Cpus, C>::base_metadata_size(memory, cpus, 1));
-        frames.init(memory, cpus, 1, metadata).unwrap();
-        let (more, metadata) = Bytes::new(Frames::<Cpus, C>::memory_metadata_size(memory));
-        frames.add_memory(NodeId::ZERO, ZoneKind::Normal, memory, &[], metadata).unwrap();
-        Arc::new(Self { frames, _bytes: [base, more] })
-    }
-
-    /// Takes the frames by name.
-    pub(super) fn hold(&self, start: usize, count: usize) -> FrameRange {
-        self.frames.alloc_at(span(start, count)).unwrap()
-    }
-
-    /// Frees a frame by its number.
-    pub(super) fn free(&self, frame: usize) -> Result<(), crate::error::FreeError> {
-        self.frames.free_raw(Pfn::new(frame), FrameCount::new(1))
-    }
-
-    /// The arena of a frame.
-    pub(super) fn arena(&self, frame: usize) -> &'static Arena<'static, Cpus, C> {
-        self.frames.nodes.arena_of(Pfn::new(frame)).unwrap()
-    }
-
-    /// Free frames in the trees, without a lock, so that nothing is settled by looking.
-    pub(super) fn free_in_trees(&self) -> usize {
-        self.frames.census().free
-    }
-}
-
 /// Names frames `start..start + count`.
 pub(super) fn span(start: usize, count: usize) -> FrameSpan {
     FrameSpan::new(Pfn::new(start), FrameCount::new(count)).unwrap()
-}
-
-/// One frame, lent.
-pub(super) fn alloc<C: Config>(machine: &Machine<C>) -> Option<usize> {
-    machine.frames.alloc_raw(Order::ZERO, AllocFlags::TRY).ok().map(Pfn::number)
 }
 
 /// From now on the calling thread is CPU `cpu`.

@@ -6,7 +6,8 @@
 //! allows is for the models, what many steps of many threads do to one another is for these runs.
 #![allow(unsafe_code)]
 
-use core::sync::atomic::Ordering;
+use core::ops::Deref;
+use core::sync::atomic::{self, Ordering};
 
 /// Lets the scheduler choose who goes on. Nothing outside a run, and while a run sets up or looks at what is left.
 #[inline]
@@ -17,75 +18,28 @@ pub(crate) fn point() {
     }
 }
 
+/// An atomic of the machine's: whoever gets at it has come to a point first, so there is one before each access.
+#[derive(Debug, Default)]
+#[repr(transparent)]
+pub(crate) struct Point<A>(A);
+
+impl<A> Deref for Point<A> {
+    type Target = A;
+
+    fn deref(&self) -> &A {
+        point();
+        &self.0
+    }
+}
+
 macro_rules! word {
     ($name:ident, $word:ty) => {
-        #[derive(Debug, Default)]
-        #[repr(transparent)]
-        pub(crate) struct $name(core::sync::atomic::$name);
+        pub(crate) type $name = Point<atomic::$name>;
 
         impl $name {
             pub(crate) const fn new(value: $word) -> Self {
-                Self(core::sync::atomic::$name::new(value))
+                Self(atomic::$name::new(value))
             }
-
-            through!(load() -> $word);
-            through!(store(value: $word) -> ());
-            through!(swap(value: $word) -> $word);
-            through!(fetch_add(value: $word) -> $word);
-            through!(fetch_sub(value: $word) -> $word);
-            through!(fetch_or(value: $word) -> $word);
-            through!(fetch_and(value: $word) -> $word);
-            through!(fetch_max(value: $word) -> $word);
-            exchanges!($word);
-
-            #[allow(dead_code, reason = "not every word is used in every way")]
-            pub(crate) fn fetch_update(
-                &self,
-                set: Ordering,
-                get: Ordering,
-                change: impl FnMut($word) -> Option<$word>,
-            ) -> Result<$word, $word> {
-                point();
-                self.0.fetch_update(set, get, change)
-            }
-        }
-    };
-}
-
-macro_rules! through {
-    ($method:ident($($value:ident: $type:ty)?) -> $answer:ty) => {
-        #[allow(dead_code, reason = "as above")]
-        pub(crate) fn $method(&self, $($value: $type,)? order: Ordering) -> $answer {
-            point();
-            self.0.$method($($value,)? order)
-        }
-    };
-}
-
-macro_rules! exchanges {
-    ($word:ty) => {
-        #[allow(dead_code, reason = "as above")]
-        pub(crate) fn compare_exchange(
-            &self,
-            old: $word,
-            new: $word,
-            success: Ordering,
-            failure: Ordering,
-        ) -> Result<$word, $word> {
-            point();
-            self.0.compare_exchange(old, new, success, failure)
-        }
-
-        #[allow(dead_code, reason = "as above")]
-        pub(crate) fn compare_exchange_weak(
-            &self,
-            old: $word,
-            new: $word,
-            success: Ordering,
-            failure: Ordering,
-        ) -> Result<$word, $word> {
-            // Not the weak one of the machine, which may fail for reasons of its own.
-            self.compare_exchange(old, new, success, failure)
         }
     };
 }
@@ -96,20 +50,34 @@ word!(AtomicU32, u32);
 word!(AtomicU64, u64);
 word!(AtomicUsize, usize);
 
-#[derive(Debug)]
-#[repr(transparent)]
-pub(crate) struct AtomicPtr<T>(core::sync::atomic::AtomicPtr<T>);
+pub(crate) type AtomicPtr<T> = Point<atomic::AtomicPtr<T>>;
 
 impl<T> AtomicPtr<T> {
     pub(crate) const fn new(value: *mut T) -> Self {
-        Self(core::sync::atomic::AtomicPtr::new(value))
+        Self(atomic::AtomicPtr::new(value))
     }
-
-    through!(load() -> *mut T);
-    through!(store(value: *mut T) -> ());
-    through!(swap(value: *mut T) -> *mut T);
-    exchanges!(*mut T);
 }
+
+/// Exchanges that elsewhere are weak ones. Those of the machine may fail for reasons of their own, and a run must be the same
+/// each time.
+macro_rules! strong {
+    ([$($generics:tt)*] $name:ty, $word:ty) => {
+        impl<$($generics)*> $name {
+            pub(crate) fn compare_exchange_weak(
+                &self,
+                old: $word,
+                new: $word,
+                success: Ordering,
+                failure: Ordering,
+            ) -> Result<$word, $word> {
+                self.compare_exchange(old, new, success, failure)
+            }
+        }
+    };
+}
+
+strong!([] AtomicU32, u32);
+strong!([T] AtomicPtr<T>, *mut T);
 
 /// Orders nothing that a step does not order.
 pub(crate) fn fence(_order: Ordering) {}
