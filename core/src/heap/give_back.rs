@@ -1,7 +1,6 @@
 //! The slow half of `free`, and how objects, slabs and frames go home.
 
 use super::Heap;
-use crate::arena::bits;
 use crate::config::Config;
 use crate::error::{BadFree, BadFreeKind, FreeError};
 use crate::frame::{FrameCount, FrameRange, FrameSpan, Pfn};
@@ -383,17 +382,22 @@ struct Late {
     /// The last wrong free that was found at a slab, to be told.
     fault: Option<BadFree>,
     /// A bit a class of which slabs got something.
-    spilled: u64,
+    spilled: u128,
 }
 
 impl Late {
     fn spilled(&mut self, class: SizeClass) {
-        const { assert!(SizeClass::COUNT <= u64::BITS as usize) };
+        const { assert!(SizeClass::COUNT <= u128::BITS as usize) };
         self.spilled |= 1 << class.index();
     }
 
     fn classes(&self) -> impl Iterator<Item = SizeClass> + use<> {
-        bits(self.spilled).filter_map(|bit| SizeClass::new(bit as usize))
+        let mut left = self.spilled;
+        core::iter::from_fn(move || {
+            let bit = (left != 0).then(|| left.trailing_zeros())?;
+            left &= left - 1;
+            SizeClass::new(bit as usize)
+        })
     }
 }
 
