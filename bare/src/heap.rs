@@ -5,7 +5,8 @@
 //! static GLOBAL: pagemill_bare::heap::Global = pagemill_bare::heap::Global;
 //! ```
 //!
-//! and then calls [`init`] once, after [`frames::init`](crate::frames::init). Before that a request is answered with null.
+//! and then calls [`init`] once, after [`frames::init`](crate::frames::init). Before that a request is answered with
+//! null.
 //!
 //! What an embedder has to do, in order: take frames for the metadata, say where frame 0 is seen, say which CPU is on
 //! which node, let each CPU settle, hang in the hook for wrong frees, and have idle and kicked CPUs poll.
@@ -60,8 +61,8 @@ unsafe impl GlobalAlloc for Global {
 /// Gives [`HEAP`] its metadata and has every CPU settle. The frames of the machine must be handed over by then.
 ///
 /// # Errors
-/// [`SetupError::State`] for a second call; [`SetupError::MetadataTooSmall`] if the frames for the metadata are not to be
-/// had; what [`Heap::init`] answers.
+/// [`SetupError::State`] for a second call; [`SetupError::MetadataTooSmall`] if the frames for the metadata are not to
+/// be had; what [`Heap::init`] answers.
 pub fn init() -> Result<(), SetupError> {
     static BEGUN: AtomicBool = AtomicBool::new(false);
     let (cpus, nodes) = (percpu::online() as usize, machine::get().topology.node_count());

@@ -1,5 +1,5 @@
-//! What a test kernel is on the host: a program that builds the same file for the bare target and boots it, so that plain
-//! `cargo test` runs it like any other test.
+//! What a test kernel is on the host: a program that builds the same file for the bare target and boots it, so that
+//! plain `cargo test` runs it like any other test.
 
 use std::env;
 use std::ffi::OsString;
@@ -34,8 +34,8 @@ fn is_wanted(words: &[String], tests: &[&str]) -> bool {
     filters.peek().is_none() || tests.is_empty() || filters.any(|word| tests.iter().any(|test| test.contains(&**word)))
 }
 
-/// Cargo in the workspace, whose configuration names the runner; without the flags of the outer run, which are meant for
-/// the host (model checking, coverage, sanitizers).
+/// Cargo in the workspace, whose configuration names the runner; without the flags of the outer run, which are meant
+/// for the host (model checking, coverage, sanitizers).
 fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent();

@@ -1,13 +1,14 @@
 //! Exceptions and interrupts: descriptor tables, entry stubs, and a table of hooks by vector.
 //!
 //! Stable Rust has no interrupt calling convention, so each vector has a stub of a few instructions that pushes its
-//! number; one common stub saves the general registers and calls [`dispatch`]. Nothing else needs saving: the target has
-//! no vector registers and no red zone. While a hook runs, its kind is counted in the CPU's area, which is how
+//! number; one common stub saves the general registers and calls [`dispatch`]. Nothing else needs saving: the target
+//! has no vector registers and no red zone. While a hook runs, its kind is counted in the CPU's area, which is how
 //! [`percpu::context`] knows.
 //!
 //! Four events have stacks of their own, because the stack they meet may be full or in the middle of a switch: double
-//! fault, non-maskable interrupt, debug exception, machine check. Such an event must not meet itself on its stack. A hook
-//! for the last three must therefore not fault: returning from the fault would let the next non-maskable interrupt in.
+//! fault, non-maskable interrupt, debug exception, machine check. Such an event must not meet itself on its stack. A
+//! hook for the last three must therefore not fault: returning from the fault would let the next non-maskable interrupt
+//! in.
 #![allow(unsafe_code, reason = "descriptor tables, and the entry stubs")]
 
 use core::arch::{asm, global_asm};

@@ -11,8 +11,8 @@
 /// }
 /// ```
 ///
-/// On the bare target the items are compiled, and run when the machine is up: interrupts on, all CPUs idle but this one.
-/// On the host there is only a `main` that builds the kernel and boots it.
+/// On the bare target the items are compiled, and run when the machine is up: interrupts on, all CPUs idle but this
+/// one. On the host there is only a `main` that builds the kernel and boots it.
 #[cfg(target_os = "none")]
 #[macro_export]
 macro_rules! kernel {

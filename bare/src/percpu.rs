@@ -2,8 +2,8 @@
 //!
 //! A CPU finds its [`PerCpu`] behind the GS base. The words that interrupts and the allocator ask for all the time (who
 //! am I, is the allocator busy here, what was interrupted) are reached by a single move relative to GS. None of them
-//! needs an atomic read-modify-write or masked interrupts: only this CPU writes them, and a handler that interrupts puts
-//! back what it changed before it returns.
+//! needs an atomic read-modify-write or masked interrupts: only this CPU writes them, and a handler that interrupts
+//! puts back what it changed before it returns.
 #![allow(unsafe_code, reason = "the GS base, and moves relative to it")]
 
 use core::arch::asm;
@@ -165,8 +165,8 @@ pub fn this() -> &'static PerCpu {
 #[inline(always)]
 pub fn cpu() -> u32 {
     let cpu: u64;
-    // SAFETY: as in `this`; the number does not change once the area is installed, so it may be read once for all. A move
-    // to half a register clears the other half.
+    // SAFETY: as in `this`; the number does not change once the area is installed, so it may be read once for all. A
+    // move to half a register clears the other half.
     unsafe {
         asm!("mov {:e}, gs:[{}]", out(reg) cpu, const offset_of!(PerCpu, cpu),
              options(pure, nostack, preserves_flags, readonly));
@@ -244,12 +244,12 @@ fn home<const WHICH: usize>() -> *mut () {
 }
 
 // SAFETY: code never moves to another CPU here, and numbers are dense and those of one CPU each. A desk is one word
-// that only this CPU touches, by single moves: whatever interrupts between a look and a move ends before the interrupted
-// code goes on, and has then laid back what it found, so it either finds `CLAIMED` and gets nothing, or takes and lays
-// back while nobody else has it. That holds for each desk by itself, and `enter` looks at both before it lays anything:
-// what interrupts it or `leave` half way finds at least one of them claimed or both at rest, so it gets the CPU only
-// in the second case, and a desk at rest in either. The moves are opaque to the compiler and clobber memory, so the
-// claimed state is not touched outside them. The context is `Task` only when no handler is running.
+// that only this CPU touches, by single moves: whatever interrupts between a look and a move ends before the
+// interrupted code goes on, and has then laid back what it found, so it either finds `CLAIMED` and gets nothing, or
+// takes and lays back while nobody else has it. That holds for each desk by itself, and `enter` looks at both before it
+// lays anything: what interrupts it or `leave` half way finds at least one of them claimed or both at rest, so it gets
+// the CPU only in the second case, and a desk at rest in either. The moves are opaque to the compiler and clobber
+// memory, so the claimed state is not touched outside them. The context is `Task` only when no handler is running.
 unsafe impl Platform for Bare {
     type Lock = IrqLock;
 
@@ -307,8 +307,8 @@ pub struct IrqLock {
     held: AtomicBool,
 }
 
-// SAFETY: `held` goes from false to true by compare-exchange, for one CPU at a time, with Acquire, and back with Release
-// by the holder alone.
+// SAFETY: `held` goes from false to true by compare-exchange, for one CPU at a time, with Acquire, and back with
+// Release by the holder alone.
 unsafe impl RawMutex for IrqLock {
     const INIT: Self = Self { held: AtomicBool::new(false) };
 

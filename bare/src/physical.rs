@@ -1,7 +1,8 @@
 //! Physical memory: the window through which the kernel sees it, and early memory by name.
 //!
-//! All of RAM, and everything below 4 GiB, is mapped from [`WINDOW`] on. Who may touch which byte of it is decided here:
-//! an [`EarlyBlock`] is the right to the bytes of one allocation, firmware tables are only read where nobody writes.
+//! All of RAM, and everything below 4 GiB, is mapped from [`WINDOW`] on. Who may touch which byte of it is decided
+//! here: an [`EarlyBlock`] is the right to the bytes of one allocation, firmware tables are only read where nobody
+//! writes.
 #![allow(unsafe_code, reason = "pointers made of physical addresses")]
 
 use core::mem::MaybeUninit;

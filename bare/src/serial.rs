@@ -1,8 +1,8 @@
 //! The serial line: where a kernel speaks.
 //!
 //! Lines of different CPUs do not mix: printing takes a lock with interrupts off. Who may not wait does without: a
-//! handler of non-maskable events waits only a while for the lock and then prints anyway, and a panic silences the other
-//! CPUs. That is sound because the lock protects nothing but the order of characters.
+//! handler of non-maskable events waits only a while for the lock and then prints anyway, and a panic silences the
+//! other CPUs. That is sound because the lock protects nothing but the order of characters.
 
 use core::fmt::{self, Write};
 use core::hint::spin_loop;

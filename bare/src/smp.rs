@@ -44,8 +44,8 @@ fn run(cpus: core::ops::Range<u32>, work: &(dyn Fn(u32) + Sync)) {
     working.store(false, Ordering::Relaxed);
 }
 
-/// Has every idle CPU call `hook` now and then, and every CPU when it is kicked. There is room for four hooks and no way
-/// to take one out; `false` if there is no room.
+/// Has every idle CPU call `hook` now and then, and every CPU when it is kicked. There is room for four hooks and no
+/// way to take one out; `false` if there is no room.
 pub fn add_idle_hook(hook: fn()) -> bool {
     IDLE_HOOKS.iter().any(|place| {
         let mut was_free = false;

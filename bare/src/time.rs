@@ -19,8 +19,8 @@ const PATIENCE: u32 = 50_000_000;
 
 static HZ: Once<Option<u64>> = Once::new();
 
-/// Time stamps in a second, measured once against the interval timer, which takes 6 ms. `None` on a machine without one.
-/// Under `-icount shift=0` a time stamp is an instruction of the run, and a second 10^9 of them.
+/// Time stamps in a second, measured once against the interval timer, which takes 6 ms. `None` on a machine without
+/// one. Under `-icount shift=0` a time stamp is an instruction of the run, and a second 10^9 of them.
 pub fn time_stamps_per_second() -> Option<u64> {
     *HZ.call_once(|| (0..MEASUREMENTS).map(|_| measure()).min().flatten())
 }

@@ -1,6 +1,6 @@
-//! Claims to one desk, to the other, and to the CPU, one instruction at a time: the handler of the debug exception tries
-//! all of them at each step of all of them. No desk may be had twice, each must be found as it was left, and a platform
-//! that looks at one desk only, or claims only one, must be caught.
+//! Claims to one desk, to the other, and to the CPU, one instruction at a time: the handler of the debug exception
+//! tries all of them at each step of all of them. No desk may be had twice, each must be found as it was left, and a
+//! platform that looks at one desk only, or claims only one, must be caught.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 pagemill_bare::qemu_args!("-m 64M");

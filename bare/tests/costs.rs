@@ -1,5 +1,5 @@
-//! What requests cost, in instructions: under `-icount shift=0` the time stamp counter counts them, exactly and the same
-//! on every run. In release mode the figures are held to their limits; a debug build only prints them.
+//! What requests cost, in instructions: under `-icount shift=0` the time stamp counter counts them, exactly and the
+//! same on every run. In release mode the figures are held to their limits; a debug build only prints them.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 pagemill_bare::qemu_args!("-m 64M -icount shift=0,sleep=off");
@@ -34,8 +34,8 @@ pagemill_bare::kernel! {
 
     /// The most instructions that a pair of order 0 at `Fast` may take. The aim is 30.
     const PAIR_LIMIT: u64 = 34;
-    /// The most instructions that an object of 64 bytes, lent and freed, may take: at `Fast`, at `Checked`. The aims are
-    /// 45 and 80.
+    /// The most instructions that an object of 64 bytes, lent and freed, may take: at `Fast`, at `Checked`. The aims
+    /// are 45 and 80.
     const OBJECT_LIMITS: [u64; 2] = [45, 80];
     const SAMPLES: usize = 1000;
     /// Frames of one run of allocations: long enough for many refills.
@@ -59,8 +59,8 @@ pagemill_bare::kernel! {
 
     static FLAGS: AtomicU64 = AtomicU64::new(0);
 
-    // SAFETY: there is one CPU and no non-maskable interrupt in this kernel, and nothing runs between `enter` and `leave`
-    // besides what called them; pins are not nested by core.
+    // SAFETY: there is one CPU and no non-maskable interrupt in this kernel, and nothing runs between `enter` and
+    // `leave` besides what called them; pins are not nested by core.
     unsafe impl Platform for Masking {
         type Lock = IrqLock;
 
@@ -156,8 +156,8 @@ pagemill_bare::kernel! {
         frames.add_memory(NodeId::ZERO, ZoneKind::Normal, SPAN, &[], described).unwrap();
     }
 
-    /// The figures of one instance. A macro, so that the instance and the order are constants of the code that is counted,
-    /// as they are in a kernel.
+    /// The figures of one instance. A macro, so that the instance and the order are constants of the code that is
+    /// counted, as they are in a kernel.
     macro_rules! figures {
         ($frames:ident) => {{
             let alloc = || $frames.alloc_raw(Order::ZERO, PLAIN).ok();

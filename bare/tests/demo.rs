@@ -1,7 +1,7 @@
 //! A machine boots on pagemill: 4 CPUs; three nodes, the third of memory alone; distances that differ by pair and
 //! direction; borders in the middle of large blocks; memory on both sides of the hole under 4 GiB. It shows what it
-//! found, works on all CPUs, builds collections on its own heap and shows what that is made of, and that every frame came
-//! home. `cargo demo` boots it.
+//! found, works on all CPUs, builds collections on its own heap and shows what that is made of, and that every frame
+//! came home. `cargo demo` boots it.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 pagemill_bare::qemu_args!(

@@ -1,4 +1,5 @@
-//! Exceptions and interrupts on one CPU: hooks, what kind of code is running, single step, the claim on the CPU's pools.
+//! Exceptions and interrupts on one CPU: hooks, what kind of code is running, single step, the claim on the CPU's
+//! pools.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 pagemill_bare::qemu_args!("-m 64M");

@@ -89,8 +89,8 @@ pagemill_bare::kernel! {
         assert!(kinds.eq(expected));
     }
 
-    /// Every frame that can be had is memory, and memory of its own: each gets its number, then all are read. In short runs
-    /// only some of them, since the host gives memory to each that is touched.
+    /// Every frame that can be had is memory, and memory of its own: each gets its number, then all are read. In short
+    /// runs only some of them, since the host gives memory to each that is touched.
     fn the_memory_is_there() {
         let home = home();
         let stride = if harness::is_full() { 1 } else { 37 };

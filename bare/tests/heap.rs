@@ -1,5 +1,5 @@
-//! The heap as the global allocator of a machine of four CPUs and two nodes: collections, handlers that allocate, growth,
-//! exhaustion, wrong frees. After each test the heap adds up, and every frame is where it was.
+//! The heap as the global allocator of a machine of four CPUs and two nodes: collections, handlers that allocate,
+//! growth, exhaustion, wrong frees. After each test the heap adds up, and every frame is where it was.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 pagemill_bare::qemu_args!(

@@ -1,6 +1,6 @@
 //! An interrupt at every instruction of the heap: each path of `alloc` and `free` is run one instruction at a time, and
-//! the handler of the debug exception allocates and frees at each of them, small objects and large ones. No byte may have
-//! two owners, nothing may get lost. A platform that does not mark what is claimed must be caught at that.
+//! the handler of the debug exception allocates and frees at each of them, small objects and large ones. No byte may
+//! have two owners, nothing may get lost. A platform that does not mark what is claimed must be caught at that.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 pagemill_bare::qemu_args!("-m 64M timeout=120");
@@ -57,8 +57,8 @@ pagemill_bare::kernel! {
         owned: [AtomicU64; BYTES / GRANULE / 64],
         held: [(AtomicPtr<u8>, AtomicUsize); HELD],
         count: AtomicUsize,
-        /// Whether it waits until the CPU is claimed: else it would do for itself what is to be interrupted, for instance
-        /// fill the pool.
+        /// Whether it waits until the CPU is claimed: else it would do for itself what is to be interrupted, for
+        /// instance fill the pool.
         inside: AtomicBool,
         steps: AtomicUsize,
         nested: AtomicUsize,
@@ -183,8 +183,8 @@ pagemill_bare::kernel! {
     /// As `Bare`, except that who interrupted the allocator is told that nobody is in it.
     struct WithoutBusyByte;
 
-    // SAFETY: it breaks the promise that is at stake, in a kernel of one CPU whose objects nobody writes to: what gets lost
-    // are numbers in atomics, so that the worst that can follow is a wrong number.
+    // SAFETY: it breaks the promise that is at stake, in a kernel of one CPU whose objects nobody writes to: what gets
+    // lost are numbers in atomics, so that the worst that can follow is a wrong number.
     unsafe impl Platform for WithoutBusyByte {
         type Lock = IrqLock;
 
@@ -203,8 +203,8 @@ pagemill_bare::kernel! {
         Layout::from_size_align(size, 8).expect("a layout")
     }
 
-    /// What the handler does at each step: it gets objects, holds them for some steps, and frees them in another order, so
-    /// that whatever it interrupted finds more, fewer, or other objects than before.
+    /// What the handler does at each step: it gets objects, holds them for some steps, and frees them in another order,
+    /// so that whatever it interrupted finds more, fewer, or other objects than before.
     fn step<S: Stepped>(_: &mut TrapFrame) {
         let Subject { heap, events, sizes, .. } = S::subject();
         let outside = events.inside.load(Relaxed) && S::P::pin().is_some();
@@ -338,8 +338,8 @@ pagemill_bare::kernel! {
         }
     }
 
-    /// Runs a path, interrupted everywhere and interrupted only where the CPU is claimed, and asserts that nothing is wrong
-    /// after it.
+    /// Runs a path, interrupted everywhere and interrupted only where the CPU is claimed, and asserts that nothing is
+    /// wrong after it.
     fn check<S: Stepped>(path: fn()) {
         init::<S>();
         let events = &S::subject().events;

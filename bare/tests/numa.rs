@@ -1,5 +1,5 @@
-//! Four CPUs and three nodes: two with CPUs, one of memory alone; borders in the middle of large blocks, a node above and
-//! below the hole under 4 GiB, distances that differ by direction, HMAT.
+//! Four CPUs and three nodes: two with CPUs, one of memory alone; borders in the middle of large blocks, a node above
+//! and below the hole under 4 GiB, distances that differ by direction, HMAT.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 pagemill_bare::qemu_args!(

@@ -53,8 +53,8 @@ pagemill_bare::kernel! {
         owned: [AtomicU64; FRAMES / 64],
         held: [AtomicU64; HELD],
         count: AtomicUsize,
-        /// Whether it waits until the CPU is claimed: else it would do for itself what is to be interrupted, for instance
-        /// fill the pool.
+        /// Whether it waits until the CPU is claimed: else it would do for itself what is to be interrupted, for
+        /// instance fill the pool.
         inside: AtomicBool,
         steps: AtomicUsize,
         nested: AtomicUsize,
@@ -162,8 +162,8 @@ pagemill_bare::kernel! {
     /// As `Bare`, except that who interrupted the allocator is told that nobody is in it.
     struct WithoutBusyByte;
 
-    // SAFETY: it breaks the promise that is at stake, in a kernel of one CPU whose frames have no memory behind them: what
-    // gets lost are numbers in atomics, so that the worst that can follow is a wrong number.
+    // SAFETY: it breaks the promise that is at stake, in a kernel of one CPU whose frames have no memory behind them:
+    // what gets lost are numbers in atomics, so that the worst that can follow is a wrong number.
     unsafe impl Platform for WithoutBusyByte {
         type Lock = IrqLock;
 
@@ -178,8 +178,8 @@ pagemill_bare::kernel! {
         }
     }
 
-    /// What the handler does at each step: it gets blocks, holds them for some steps, and frees them in another order, so
-    /// that whatever it interrupted finds more, fewer, or other frames than before.
+    /// What the handler does at each step: it gets blocks, holds them for some steps, and frees them in another order,
+    /// so that whatever it interrupted finds more, fewer, or other frames than before.
     fn step<S: Stepped>(_: &mut TrapFrame) {
         let Subject { frames, events, orders } = S::subject();
         let outside = events.inside.load(Relaxed) && S::P::pin().is_some();
@@ -304,8 +304,8 @@ pagemill_bare::kernel! {
         }
     }
 
-    /// Runs a path, interrupted everywhere and interrupted only where the CPU is claimed, and asserts that nothing is wrong
-    /// after it.
+    /// Runs a path, interrupted everywhere and interrupted only where the CPU is claimed, and asserts that nothing is
+    /// wrong after it.
     fn check<S: Stepped>(path: fn()) {
         init::<S>();
         let events = &S::subject().events;

@@ -1,4 +1,5 @@
-//! A stack that overflows meets a page that is not mapped; the double fault it becomes has a stack of its own and says so.
+//! A stack that overflows meets a page that is not mapped; the double fault it becomes has a stack of its own and says
+//! so.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 pagemill_bare::qemu_args!("-smp 2");

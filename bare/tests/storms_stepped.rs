@@ -1,5 +1,5 @@
-//! The same storms with one instruction in each translation block: QEMU takes interrupts between blocks only, so here they
-//! arrive between any two instructions.
+//! The same storms with one instruction in each translation block: QEMU takes interrupts between blocks only, so here
+//! they arrive between any two instructions.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 pagemill_bare::qemu_args!("-singlestep -smp 4 -m 64M timeout=120 full: timeout=900");

@@ -33,7 +33,8 @@ fn take_back<S: PageSize, P: Platform, C: Config>(frames: &Frames<'_, P, C>, fra
     let _ = frames.free_raw(start, FrameCount::new(order.frames()));
 }
 
-// By shared reference: `Mapper::map_to` wants `&mut impl FrameAllocator`, and `&mut &FRAMES` is one, on every CPU at once.
+// By shared reference: `Mapper::map_to` wants `&mut impl FrameAllocator`, and `&mut &FRAMES` is one, on every CPU at
+// once.
 macro_rules! frame_allocator {
     ($($size:ty),*) => {$(
         // SAFETY: a frame that `Frames` lends is lent to nobody else until it is freed, and its address is that of a

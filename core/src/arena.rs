@@ -2,11 +2,11 @@
 //!
 //! Under the lock lies a [`Buddy`]. Beside it, readable by all: the frame words, the free frames of each tree, and the
 //! pending map. Every stay under the lock begins by taking what is pending and ends by publishing what has changed (to
-//! the words, the zone's [`Ledger`] and its [`Hints`]), all before the unlock; after the unlock the holder looks whether
-//! somebody left a frame meanwhile.
+//! the words, the zone's [`Ledger`] and its [`Hints`]), all before the unlock; after the unlock the holder looks
+//! whether somebody left a frame meanwhile.
 //!
-//! Frames are counted from the arena's naturally aligned base, so indexes have the alignment of frame numbers even where
-//! the arena's memory starts or ends in the middle.
+//! Frames are counted from the arena's naturally aligned base, so indexes have the alignment of frame numbers even
+//! where the arena's memory starts or ends in the middle.
 
 mod dirty;
 mod handover;
@@ -69,8 +69,8 @@ pub(crate) struct State<'m, C: Config> {
 }
 
 impl<C: Config> State<'_, C> {
-    /// Whether there is a chunk of any of `kinds`: the hint that led here may be stale, and a larger chunk be cut in vain
-    /// while another arena has one that fits.
+    /// Whether there is a chunk of any of `kinds`: the hint that led here may be stale, and a larger chunk be cut in
+    /// vain while another arena has one that fits.
     fn offers(&mut self, kinds: u32) -> bool {
         if kinds == EVERY_KIND {
             return true;
@@ -412,8 +412,9 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
 
     /// Single frames for a pool, up to `want`: their first indexes and counts go to `out`.
     ///
-    /// They come from one tree, so that what is freed again is of the tree that is taken from; only where trees have but a
-    /// few each does it go on to others, until there is half of what is wanted, lest there be a lock for every few frames.
+    /// They come from one tree, so that what is freed again is of the tree that is taken from; only where trees have
+    /// but a few each does it go on to others, until there is half of what is wanted, lest there be a lock for every
+    /// few frames.
     pub(crate) fn take_frames(&self, pinned: &Pinned<P>, want: u32, end: End, mut out: impl FnMut(u32, u32)) -> u32 {
         let taken = self.with(Access::Wait(pinned), |arena, state| {
             let mut taken = 0;

@@ -9,42 +9,44 @@ use crate::heap::Heap;
 use crate::id::NodeMask;
 use crate::platform::Platform;
 
-/// What a heap asks of whoever is behind its memory, for [`Heap::with_backing`]. But for `describe`, the functions are called with no lock and
-/// no pin held, in every context in which objects are asked for or freed, also by several CPUs at once.
+/// What a heap asks of whoever is behind its memory, for [`Heap::with_backing`]. But for `describe`, the functions are
+/// called with no lock and no pin held, in every context in which objects are asked for or freed, also by several CPUs
+/// at once.
 #[derive(Clone, Copy, Debug)]
 pub struct Backing {
     /// Gives the instance of the heap's frames more memory for such a request on one of these nodes, as
-    /// [`add_memory`](crate::Frames::add_memory) does, or metadata to the heap itself, and answers whether to try again.
-    /// Called before anything is reclaimed; for the first request, where memory comes on demand. If it says yes and none of
-    /// the nodes has more memory than before, the request is tried once more and no more is asked for.
+    /// [`add_memory`](crate::Frames::add_memory) does, or metadata to the heap itself, and answers whether to try
+    /// again. Called before anything is reclaimed; for the first request, where memory comes on demand. If it says yes
+    /// and none of the nodes has more memory than before, the request is tried once more and no more is asked for.
     pub supply: fn(Layout, NodeMask) -> bool,
-    /// Is told of frames that a slab or a large object has got, before anybody has touched them: their first address, and how
-    /// many bytes they are. For instance to get the pages behind them at once. `None` if nobody wants to know.
+    /// Is told of frames that a slab or a large object has got, before anybody has touched them: their first address,
+    /// and how many bytes they are. For instance to get the pages behind them at once. `None` if nobody wants to know.
     pub taken: Option<fn(*mut u8, usize)>,
     /// Is told that frames of a slab or a large object have become free, for instance to
     /// [report](crate::Frames::report) some.
     pub released: fn(),
-    /// Gives so many bytes for what describes slabs, for ever; `None` where there are no such bytes, and frames of the heap
-    /// serve. Among frames they keep a huge one from ever being whole again. Called with locks of the heap held, so it
-    /// must not call the heap, nor wait for anybody who does.
+    /// Gives so many bytes for what describes slabs, for ever; `None` where there are no such bytes, and frames of the
+    /// heap serve. Among frames they keep a huge one from ever being whole again. Called with locks of the heap held,
+    /// so it must not call the heap, nor wait for anybody who does.
     pub describe: Option<fn(usize) -> Option<Metadata<'static>>>,
     /// Moves memory instead of what is in it; `None` where that cannot be done.
     pub moves: Option<Moves>,
 }
 
-/// How the memory behind large objects is moved: by a change of page tables, which costs less than a copy from some size on.
+/// How the memory behind large objects is moved: by a change of page tables, which costs less than a copy from some
+/// size on.
 #[derive(Clone, Copy, Debug)]
 pub struct Moves {
     /// What is shorter is copied, as are small objects, however long that says.
     pub least_bytes: usize,
-    /// Moves the memory behind the frames at the first address to those at the second, so that these hold what the others
-    /// held, and the others may hold anything.
+    /// Moves the memory behind the frames at the first address to those at the second, so that these hold what the
+    /// others held, and the others may hold anything.
     ///
     /// Both are whole frames that are lent to the heap and as many bytes as the number says; nobody else uses them.
     pub relocate: unsafe fn(*mut u8, *mut u8, usize) -> Relocation,
     /// Is told of whole frames of a large object that are about to be free, and perhaps were moved there. They hold
-    /// nothing of anybody, and may hold anything afterwards. `false` if there is no memory there any more: then they are
-    /// never free again.
+    /// nothing of anybody, and may hold anything afterwards. `false` if there is no memory there any more: then they
+    /// are never free again.
     pub settle: unsafe fn(*mut u8, usize) -> bool,
 }
 

@@ -50,8 +50,8 @@ pub(crate) const WHOLE_ARENA: u32 = 1 << 31;
 /// The free frames of an arena.
 ///
 /// `free_in_tree[t]` is the frames of the free blocks of tree `t`, and `free_frames` the sum over all trees. Trees are
-/// numbered inside the arena; those that are not spanned have nothing free, ever. `used[t]` is the words of tree `t` that
-/// are not zero.
+/// numbered inside the arena; those that are not spanned have nothing free, ever. `used[t]` is the words of tree `t`
+/// that are not zero.
 pub(crate) struct Buddy<'m, C: Config> {
     trees: &'m mut [Tree],
     /// Read by pools, as advice, while the lock is held by others.

@@ -9,8 +9,9 @@
 //!                 └───────── sorted by the lock's next holder ──┘
 //! ```
 //!
-//! Slots are taken from the fullest of the first few slabs, so that the others have a chance to become empty. A few empty
-//! slabs are kept; what is beyond that is given to whoever holds the lock, who gives their frames back when he has let go.
+//! Slots are taken from the fullest of the first few slabs, so that the others have a chance to become empty. A few
+//! empty slabs are kept; what is beyond that is given to whoever holds the lock, who gives their frames back when he
+//! has let go.
 
 use crate::arena::{Access, Busy};
 use crate::platform::Platform;
@@ -219,7 +220,8 @@ impl<'m, P: Platform> Cache<'m, P> {
         })
     }
 
-    /// Checks that every listed slab is one of `own`, and that its bits agree with its count. Exact while nothing moves.
+    /// Checks that every listed slab is one of `own`, and that its bits agree with its count. Exact while nothing
+    /// moves.
     pub(crate) fn validate(
         &self,
         access: Access<'_, P>,

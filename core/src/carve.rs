@@ -66,12 +66,13 @@ impl<'m> Metadata<'m> {
 /// Where the frames of an instance lie: the one pointer from which every other is made.
 pub(crate) struct Window {
     base: AtomicPtr<u8>,
-    /// The same for whoever has an address inside: a plain word, so that a compiler that sees through pointers drops it.
+    /// The same for whoever has an address inside: a plain word, so that a compiler that sees through pointers drops
+    /// it.
     origin: UnsafeCell<*mut u8>,
 }
 
-// SAFETY: `origin` is written once, before there is any address to ask for; whoever has one got it through what orders it
-// after `open`.
+// SAFETY: `origin` is written once, before there is any address to ask for; whoever has one got it through what orders
+// it after `open`.
 unsafe impl Sync for Window {}
 // SAFETY: a pointer to memory that is no thread's.
 unsafe impl Send for Window {}
@@ -110,8 +111,8 @@ impl Window {
         let span = frames.into_raw();
         let start = self.base().wrapping_add(span.start().number() * frame_bytes);
         let bytes = ptr::slice_from_raw_parts_mut(self.pointer(start).cast(), span.count().get() * frame_bytes);
-        // SAFETY: by the promise of `open` the bytes of these frames are there and nobody else's; the right to them came
-        // by value and goes no further; `MaybeUninit` asks nothing of their content.
+        // SAFETY: by the promise of `open` the bytes of these frames are there and nobody else's; the right to them
+        // came by value and goes no further; `MaybeUninit` asks nothing of their content.
         Metadata::new(unsafe { &mut *bytes })
     }
 }
@@ -150,7 +151,8 @@ unsafe impl<T> ZeroIsNew for crate::sync::Publish<'_, T> {
     }
 }
 
-// SAFETY: a pool of zero bytes is one of empty stacks that hold nothing, of node 0, of nobody's desk: as `new` makes it.
+// SAFETY: a pool of zero bytes is one of empty stacks that hold nothing, of node 0, of nobody's desk: as `new` makes
+// it.
 unsafe impl ZeroIsNew for crate::pool::ObjectPool {
     fn zero() -> Self {
         Self::new()

@@ -127,8 +127,8 @@ impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
 
     /// Checks every invariant of every layer, and that no frame is missing.
     ///
-    /// Meant for tests and for kernels that have seen something odd: it looks at every frame. Call it while nothing else
-    /// runs; otherwise the equation may fail for frames on their way.
+    /// Meant for tests and for kernels that have seen something odd: it looks at every frame. Call it while nothing
+    /// else runs; otherwise the equation may fail for frames on their way.
     ///
     /// # Errors
     /// The first invariant that does not hold.

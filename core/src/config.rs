@@ -36,14 +36,14 @@ pub trait Config: 'static {
     const DEPOT_TOTAL_BYTES: usize = 512 << 10;
     /// Freed large blocks that are kept for the next request of their size, in bytes.
     const LARGE_CACHE_BYTES: usize = 4 << 20;
-    /// The sizes that large blocks of up to [`LARGE_CACHE_BYTES`](Self::LARGE_CACHE_BYTES) / 4 have in each doubling, a power
-    /// of two: a request between them gets some frames more, and one that was kept more often. For memory that costs nothing
-    /// until it is touched. 0 if any number of frames is a size.
+    /// The sizes that large blocks of up to [`LARGE_CACHE_BYTES`](Self::LARGE_CACHE_BYTES) / 4 have in each doubling, a
+    /// power of two: a request between them gets some frames more, and one that was kept more often. For memory that
+    /// costs nothing until it is touched. 0 if any number of frames is a size.
     const LARGE_SIZES_PER_DOUBLING: usize = 0;
     /// Whether a request may interrupt another one of the same CPU: in a kernel whose handlers allocate, in a process
-    /// whose signal handlers do. If not, a platform's desks are looked at and not taken, which leaves out the two stores
-    /// that every request would have to wait for: 0.9 ns of a pair of 2.4. That nothing interrupts is then the promise of whoever
-    /// initialises a heap.
+    /// whose signal handlers do. If not, a platform's desks are looked at and not taken, which leaves out the two
+    /// stores that every request would have to wait for: 0.9 ns of a pair of 2.4. That nothing interrupts is then the
+    /// promise of whoever initialises a heap.
     const INTERRUPTIBLE: bool = true;
     /// Whether the machine may have more than one node. If not, a free of an object need not look which node it is on.
     const NUMA: bool = true;
@@ -52,15 +52,16 @@ pub trait Config: 'static {
     const LINEAR_SHADOW: bool = false;
     /// Whether a frame that was never lent reads as zeros, as mappings of an operating system do.
     const FRESH_FRAMES_ARE_ZERO: bool = false;
-    /// Whether a heap can [sample](crate::SampleHook) what it lends, for a profile of who has the memory. It costs nothing
-    /// while nobody wants samples. Without [`Config::CHECKED`] only large objects are sampled.
+    /// Whether a heap can [sample](crate::SampleHook) what it lends, for a profile of who has the memory. It costs
+    /// nothing while nobody wants samples. Without [`Config::CHECKED`] only large objects are sampled.
     const SAMPLED: bool = false;
     /// Whether a heap also looks at what stands in memory: see [`Hardened`]. Needs [`Config::CHECKED`].
     const HARDENED: bool = false;
     /// What freed objects are overwritten with, at [`Hardened`]. 0 also makes requests for zeroed objects free; another
     /// byte makes uses of freed memory stand out in a debugger.
     const POISON: u8 = 0;
-    /// Freed objects that a CPU holds back before they may be lent again, at [`Hardened`]. 0 switches the quarantine off.
+    /// Freed objects that a CPU holds back before they may be lent again, at [`Hardened`]. 0 switches the quarantine
+    /// off.
     const QUARANTINE_OBJECTS: usize = 256;
     /// The same in bytes. What is larger is not held back.
     const QUARANTINE_BYTES: usize = 256 << 10;
@@ -72,26 +73,26 @@ pub struct Checked;
 
 impl Config for Checked {}
 
-/// Every free is checked at the call, and what a heap lends is watched for writes beyond it and after it: for programs that
-/// must not go on with memory that somebody has overwritten, and for finding who did.
+/// Every free is checked at the call, and what a heap lends is watched for writes beyond it and after it: for programs
+/// that must not go on with memory that somebody has overwritten, and for finding who did.
 ///
-/// * **Canaries** behind an object, up to a keyed trailer with its exact size: a write beyond the end, by one byte too, is
-///   an [`Overrun`] at the free or the change of size, and a free by another size a [`WrongSize`]. From StackGuard,
+/// * **Canaries** behind an object, up to a keyed trailer with its exact size: a write beyond the end, by one byte too,
+///   is an [`Overrun`] at the free or the change of size, and a free by another size a [`WrongSize`]. From StackGuard,
 ///   OpenBSD's `malloc` and Scudo.
 /// * **Poison**: what is freed is overwritten, and compared when it is to be lent again. A byte that has changed is a
 ///   [`WrittenAfterFree`], and the object is never lent again. No secret stays in freed memory. From `hardened_malloc`
 ///   and SLUB.
-/// * **Quarantine**: what is freed takes a random place among others and drives out what was there, so that a second free
-///   and a late use meet an object that nobody has. From Scudo and OpenBSD.
+/// * **Quarantine**: what is freed takes a random place among others and drives out what was there, so that a second
+///   free and a late use meet an object that nobody has. From Scudo and OpenBSD.
 /// * **Order**: slots are lent in none that is known. From OpenBSD, `hardened_malloc`, and Linux's freelists.
 /// * **Guards**: a frame before a large block and one behind it that nobody has. Where the machine can make them
 ///   inaccessible, by a [`PageHook`], overflow and underflow end at the access, else at the free. From Electric Fence.
 /// * **Marks** are taken off by an exchange: of two frees at the same moment the second is always refused.
 ///
-/// What it costs: 8 bytes an object, all of it written at the free and read at the next request; 2 frames a large block,
-/// which make one of a power of two come out of twice as many, and as many more as it is aligned to, both for a moment;
-/// [`Config::QUARANTINE_BYTES`] a CPU, or a thread. Large blocks do not grow in place, and are not kept when freed. Objects
-/// of an [`ObjectCache`](crate::ObjectCache) are as at [`Checked`].
+/// What it costs: 8 bytes an object, all of it written at the free and read at the next request; 2 frames a large
+/// block, which make one of a power of two come out of twice as many, and as many more as it is aligned to, both for a
+/// moment; [`Config::QUARANTINE_BYTES`] a CPU, or a thread. Large blocks do not grow in place, and are not kept when
+/// freed. Objects of an [`ObjectCache`](crate::ObjectCache) are as at [`Checked`].
 ///
 /// [`Overrun`]: crate::BadFreeKind::Overrun
 /// [`WrongSize`]: crate::BadFreeKind::WrongSize

@@ -6,14 +6,14 @@
 //!   CPU 2 ─┘                        └─ CPU 3
 //! ```
 //!
-//! A batch is copied by value, so one lock and a copy of some cache lines pay for 128 objects, and no object is touched.
-//! A CPU uses the shard of its number and looks at the others when that has nothing. What does not fit goes on to the
-//! slabs. (Bonwick and Adams, "Magazines and Vmem", 2001, exchange full magazines; by value was no slower and needs no
-//! magazines to lie about.)
+//! A batch is copied by value, so one lock and a copy of some cache lines pay for 128 objects, and no object is
+//! touched. A CPU uses the shard of its number and looks at the others when that has nothing. What does not fit goes on
+//! to the slabs. (Bonwick and Adams, "Magazines and Vmem", 2001, exchange full magazines; by value was no slower and
+//! needs no magazines to lie about.)
 //!
-//! So does what nobody wants: after [`PATIENCE`] batches of a larger class with no look for any, each further batch goes
-//! past the depot and takes one out of it along. If somebody looks for some after all it was too early, and there may be
-//! twice as many from then on.
+//! So does what nobody wants: after [`PATIENCE`] batches of a larger class with no look for any, each further batch
+//! goes past the depot and takes one out of it along. If somebody looks for some after all it was too early, and there
+//! may be twice as many from then on.
 
 use crate::arena::{Access, Busy};
 use crate::carve::{Carver, Plan};
@@ -25,8 +25,8 @@ use crate::sync::{AtomicU32, AtomicUsize, Lock, Ordering, PublishSlice, const_fn
 /// The most shards of a node: more would hold more idle memory than they save waiting.
 pub(crate) const MAX_SHARDS: usize = 8;
 
-/// Batches of a larger class that a shard takes in without anybody looking for any: 128 KiB of objects up to 8 KiB. They keep
-/// whole slabs from going home.
+/// Batches of a larger class that a shard takes in without anybody looking for any: 128 KiB of objects up to 8 KiB.
+/// They keep whole slabs from going home.
 const PATIENCE: usize = 8;
 
 /// Rounds that a shard holds of a class.
@@ -123,8 +123,8 @@ impl<'m, P: Platform> Depot<'m, P> {
         self.bins.slice().get(shard * SizeClass::COUNT + class.index())
     }
 
-    /// Takes rounds out of one shard, without waiting if the access says so; answers how many, if any. They are wanted by
-    /// somebody, or only to go.
+    /// Takes rounds out of one shard, without waiting if the access says so; answers how many, if any. They are wanted
+    /// by somebody, or only to go.
     fn take_from(
         &self,
         shard: usize,
@@ -159,8 +159,8 @@ impl<'m, P: Platform> Depot<'m, P> {
         taken.unwrap_or(0)
     }
 
-    /// Whether a batch of so many rounds is welcome in the CPU's own shard. One that is not should go to the slabs, and with
-    /// it what [`shed`](Self::shed) takes out.
+    /// Whether a batch of so many rounds is welcome in the CPU's own shard. One that is not should go to the slabs, and
+    /// with it what [`shed`](Self::shed) takes out.
     pub(crate) fn welcomes(&self, cpu: usize, class: SizeClass, rounds: usize) -> bool {
         let Some(bin) = self.bin(cpu % self.shards().max(1), class) else { return false };
         if !class.is_larger() {

@@ -40,8 +40,8 @@ const NO_TREE: usize = usize::MAX;
 /// Where the single frames of one mobility come from.
 struct Side<'m, P: Platform, C: Config> {
     shelf: Shelf,
-    /// The first frame of the tree the magazine was last filled from, and how many from there on are current: none if it
-    /// has no tree, so that no frame number at all, however wrong, is taken for one of it.
+    /// The first frame of the tree the magazine was last filled from, and how many from there on are current: none if
+    /// it has no tree, so that no frame number at all, however wrong, is taken for one of it.
     tree: OwnerUsize,
     current: OwnerUsize,
     /// That tree's arena, whose words most frames of the magazine have.
@@ -225,8 +225,8 @@ impl<'m, P: Platform, C: Config> FramePool<'m, P, C> {
         true
     }
 
-    /// Keeps a block that is lent as such and has a magazine, which is made room in if it is full; `false` if this one is
-    /// not, or is managed by nobody.
+    /// Keeps a block that is lent as such and has a magazine, which is made room in if it is full; `false` if this one
+    /// is not, or is managed by nobody.
     #[inline]
     pub(crate) fn put_block(&self, pinned: &mut Pinned<P>, nodes: &Nodes<'m, P, C>, head: Pfn, order: Order) -> bool {
         let Some(arena) = self.arena_of(nodes, head) else { return false };

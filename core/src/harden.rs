@@ -12,26 +12,27 @@
 //!                               poison ──► quarantine ──► (another one) pool, depot, slab
 //! ```
 //!
-//! Everything below goes on knowing addresses alone: it is asked for objects of a few bytes more, and given objects back
-//! somewhat later. Whoever calls the heap gets here from `global`, before anything else, if `C::HARDENED` says so; at
-//! other levels nothing of this is compiled.
+//! Everything below goes on knowing addresses alone: it is asked for objects of a few bytes more, and given objects
+//! back somewhat later. Whoever calls the heap gets here from `global`, before anything else, if `C::HARDENED` says so;
+//! at other levels nothing of this is compiled.
 //!
-//! **Canaries.** The exact size that was asked for stands in a keyed *trailer*, the last 8 bytes of the slot, and what is
-//! left between the object's end and the trailer is filled: see `canary`. So one byte too many is seen at the free, for
-//! every size, and so is a free by another size of the same class. (OpenBSD's `malloc` with `C`, Scudo's checksummed
-//! headers, SLUB's red zones.) The trailer is behind the object rather than before it, since the alignment of an object
-//! is that of its slot.
+//! **Canaries.** The exact size that was asked for stands in a keyed *trailer*, the last 8 bytes of the slot, and what
+//! is left between the object's end and the trailer is filled: see `canary`. So one byte too many is seen at the free,
+//! for every size, and so is a free by another size of the same class. (OpenBSD's `malloc` with `C`, Scudo's
+//! checksummed headers, SLUB's red zones.) The trailer is behind the object rather than before it, since the alignment
+//! of an object is that of its slot.
 //!
-//! **Poison.** What is freed is overwritten at once ([`Config::POISON`]); a byte of it that is another one when the object
-//! is to be lent again was written by somebody who had given it up. (`hardened_malloc`'s zero on free and write-after-free
-//! check; SLUB's poison.) The memory of a new slab is brought to the poison first, so the rule has no exception.
+//! **Poison.** What is freed is overwritten at once ([`Config::POISON`]); a byte of it that is another one when the
+//! object is to be lent again was written by somebody who had given it up. (`hardened_malloc`'s zero on free and
+//! write-after-free check; SLUB's poison.) The memory of a new slab is brought to the poison first, so the rule has no
+//! exception.
 //!
 //! **Quarantine** and **order.** What is freed waits, and what is lent comes in no order: see `quarantine`, `shuffle`.
 //!
 //! **Guards.** A large block has a frame before it and one behind it that nobody has: see `guard`.
 //!
-//! All of this finds mistakes, and makes some attacks miss their aim. The canaries are no cryptography: who can read memory
-//! can know them.
+//! All of this finds mistakes, and makes some attacks miss their aim. The canaries are no cryptography: who can read
+//! memory can know them.
 #![allow(unsafe_code, reason = "it looks at memory that is the heap's and marks what it lends")]
 
 #[deny(unsafe_code)]
@@ -159,8 +160,8 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         self.hardening.state.get().map_or(Key::new(0), |state| state.key)
     }
 
-    /// An object, at this level. `fault` is called with every write to freed memory that is found on the way, with nothing
-    /// held.
+    /// An object, at this level. `fault` is called with every write to freed memory that is found on the way, with
+    /// nothing held.
     pub(crate) fn alloc_hardened(&self, ask: Ask, fault: fn(&Self, BadFree)) -> Result<usize, AllocError> {
         let Some(layout) = padded(ask.layout) else { return Err(AllocError::Impossible) };
         let Some(class) = SizeClass::of(layout) else { return self.alloc_guarded(ask) };
@@ -237,7 +238,8 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         unsafe { memory::write(self.window.pointer(address + slot - TRAILER_BYTES), trailer) };
     }
 
-    /// Fills bytes that are the heap's: of an object that nobody has, or between the end of one and the end of its slot.
+    /// Fills bytes that are the heap's: of an object that nobody has, or between the end of one and the end of its
+    /// slot.
     fn fill(&self, address: usize, bytes: usize, with: u8) {
         // SAFETY: lent frames, by the promise of `init`, of which these bytes are nobody's, or the caller's user's who
         // has just given them up or has not got them yet.

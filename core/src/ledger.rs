@@ -1,15 +1,15 @@
 //! What the arenas of a zone tell their zone: how much is free, where to look, what went wrong.
 //!
-//! Arenas change behind many locks; the zone's decisions want one number and one place to look. Both are advice that may
-//! lag: exactness comes from the arenas themselves and is asked for only when the advice says that nothing is left.
+//! Arenas change behind many locks; the zone's decisions want one number and one place to look. Both are advice that
+//! may lag: exactness comes from the arenas themselves and is asked for only when the advice says that nothing is left.
 
 use crate::frame::Pfn;
 use crate::sync::{AtomicU64, AtomicUsize, Ordering, const_fn, mutant};
 
 /// The counts of one zone.
 ///
-/// `free` is folded: an arena adds the difference since its last fold once it has grown to the arena's threshold, so the
-/// count is off by less than the sum of the thresholds, and is written once in many operations.
+/// `free` is folded: an arena adds the difference since its last fold once it has grown to the arena's threshold, so
+/// the count is off by less than the sum of the thresholds, and is written once in many operations.
 pub(crate) struct Ledger {
     free: AtomicUsize,
     present: AtomicUsize,

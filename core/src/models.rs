@@ -1,5 +1,5 @@
-//! Models of every edge where two CPUs meet, explored by loom: the real code on a machine of a few frames. And runs of the
-//! whole heap on such a machine, on schedules that shuttle picks.
+//! Models of every edge where two CPUs meet, explored by loom: the real code on a machine of a few frames. And runs of
+//! the whole heap on such a machine, on schedules that shuttle picks.
 //!
 //! A model states a property and names the faults (`sync::mutant`) that would break it. It runs once as the code
 //! stands, and must pass; then once with each fault switched on, and must fail each time: a model that cannot fail
@@ -53,8 +53,8 @@ mod word;
 use std::cell::Cell;
 
 std::thread_local! {
-    // Of the thread that runs the model: the checkers' own threads are coroutines on it, so all of them see it, and models
-    // that run beside it do not.
+    // Of the thread that runs the model: the checkers' own threads are coroutines on it, so all of them see it, and
+    // models that run beside it do not.
     static MUTANT: Cell<Option<&'static str>> = const { Cell::new(None) };
     // Whether other threads of a run may go on between two steps.
     #[cfg(shuttle)]
@@ -101,7 +101,8 @@ mod runner {
         check_within(PREEMPTIONS, name, mutants, model);
     }
 
-    /// As [`check`], of a model small enough for more preemptions: so many, if the environment does not ask for yet more.
+    /// As [`check`], of a model small enough for more preemptions: so many, if the environment does not ask for yet
+    /// more.
     pub(super) fn check_within(least: usize, name: &str, mutants: &[&'static str], model: fn()) {
         let explore = |mutant| explore(least, mutant, model);
         let iterations = explore(None).unwrap_or_else(|panic| std::panic::resume_unwind(panic));

@@ -1,4 +1,5 @@
-//! Nodes: zones that are equally far from a set of CPUs, how far the nodes are from one another, and whose frame is whose.
+//! Nodes: zones that are equally far from a set of CPUs, how far the nodes are from one another, and whose frame is
+//! whose.
 
 use crate::arena::{Access, Arena, Busy};
 use crate::buddy::End;
@@ -245,7 +246,8 @@ impl<'m, P: Platform, C: Config> Nodes<'m, P, C> {
         }
     }
 
-    /// Sets what each lower zone keeps from requests that could have used the higher zones of its node: 1/256 of theirs.
+    /// Sets what each lower zone keeps from requests that could have used the higher zones of its node: 1/256 of
+    /// theirs.
     fn protect(&self, node: &Node<'m, P, C>, zone: &Zone<'m, P, C>) {
         const SHARE: usize = 256;
         let mut above = 0;

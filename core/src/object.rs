@@ -10,20 +10,20 @@
 //!                             frames of the heap
 //! ```
 //!
-//! As kernels have known them since Bonwick, "The Slab Allocator" (1994): the work of making an object is done once for each
-//! slot, not once for each request, and what comes back goes out again as it is. A cache has slabs of its own, cut for the
-//! exact size of its type, in colours; they stand in the heap's directory under the number of their cache, so the heap
-//! refuses such objects and a cache all others.
+//! As kernels have known them since Bonwick, "The Slab Allocator" (1994): the work of making an object is done once for
+//! each slot, not once for each request, and what comes back goes out again as it is. A cache has slabs of its own, cut
+//! for the exact size of its type, in colours; they stand in the heap's directory under the number of their cache, so
+//! the heap refuses such objects and a cache all others.
 //!
-//! **Checks.** No pool stands before the slabs, so an object that is not lent has its bit set, and a free that finds it set
-//! is refused, whoever was first: of two frees at the same moment one is. No check can see a free that comes when the slot
-//! is lent again. A request takes the cache's lock, once for many objects by [`alloc_bulk`](ObjectCache::alloc_bulk); a free
-//! takes none.
+//! **Checks.** No pool stands before the slabs, so an object that is not lent has its bit set, and a free that finds it
+//! set is refused, whoever was first: of two frees at the same moment one is. No check can see a free that comes when
+//! the slot is lent again. A request takes the cache's lock, once for many objects by
+//! [`alloc_bulk`](ObjectCache::alloc_bulk); a free takes none.
 //!
-//! **Constructors and destructors** are called with no lock and no pin held, and may use the heap. They are not called in
-//! [`Context::Nmi`], where only what is constructed already is given out; destructors are called by frees in
-//! [`Context::Task`] alone. If one panics the panic goes to the caller, and nothing is lost: what was constructed in that slab
-//! is destructed, its frames go back, and the cache is as before.
+//! **Constructors and destructors** are called with no lock and no pin held, and may use the heap. They are not called
+//! in [`Context::Nmi`], where only what is constructed already is given out; destructors are called by frees in
+//! [`Context::Task`] alone. If one panics the panic goes to the caller, and nothing is lost: what was constructed in
+//! that slab is destructed, its frames go back, and the cache is as before.
 #![allow(unsafe_code)]
 
 #[deny(unsafe_code)]
@@ -64,8 +64,8 @@ use crate::sync::{Lock, const_fn};
 
 /// A cache of objects of one type, as kernels have them for inodes, tasks and requests.
 ///
-/// Made `const`, so that it can be a `static`; it takes its first frames at the first request. Dropped, it destructs its
-/// objects and gives its frames back; what is still lent then stays where it is for ever, which
+/// Made `const`, so that it can be a `static`; it takes its first frames at the first request. Dropped, it destructs
+/// its objects and gives its frames back; what is still lent then stays where it is for ever, which
 /// [`destroy`](Self::destroy) tells instead.
 ///
 /// ```
@@ -113,8 +113,8 @@ impl<'m, T, P: Platform, C: Config> ObjectCache<'m, T, P, C> {
     ///
     /// # Errors
     /// [`AllocError::NoMemory`], after everything idle was given back; [`AllocError::WouldBlock`] from a context that
-    /// interrupted the allocator; [`AllocError::Impossible`] for what no slab is cut into; [`AllocError::NotReady`] before
-    /// the heap is initialised.
+    /// interrupted the allocator; [`AllocError::Impossible`] for what no slab is cut into; [`AllocError::NotReady`]
+    /// before the heap is initialised.
     ///
     /// # Cost
     /// A lock and two atomic exchanges; for a new slab, its frames and a constructor a slot.
@@ -158,8 +158,8 @@ impl<'m, T, P: Platform, C: Config> ObjectCache<'m, T, P, C> {
     /// Gives an object back.
     ///
     /// # Safety
-    /// If the object is lent by this cache it is the caller's, who does not use it any more. Whatever else the pointer is, it
-    /// is refused.
+    /// If the object is lent by this cache it is the caller's, who does not use it any more. Whatever else the pointer
+    /// is, it is refused.
     ///
     /// # Errors
     /// [`BadFree`], of which the heap's fault hook is told; then nothing has changed.

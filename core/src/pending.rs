@@ -1,7 +1,7 @@
 //! Frees that cannot take the lock: a bit a frame, set by whoever finds the lock held.
 //!
-//! An interrupt may have stopped the very CPU that holds an arena's lock, so it cannot wait. It leaves the frame here and
-//! the holder takes it along. The hand-over is Dekker's: each side writes its own word, then reads the other's.
+//! An interrupt may have stopped the very CPU that holds an arena's lock, so it cannot wait. It leaves the frame here
+//! and the holder takes it along. The hand-over is Dekker's: each side writes its own word, then reads the other's.
 //!
 //! ```text
 //!   freer                                   holder
@@ -11,8 +11,8 @@
 //!   lock == 0 ?  → lock and take
 //! ```
 //!
-//! With both fences at least one of them sees the other's word, so no frame stays behind; with either fence missing both
-//! may read the old value, and the frame waits for a next holder who may never come.
+//! With both fences at least one of them sees the other's word, so no frame stays behind; with either fence missing
+//! both may read the old value, and the frame waits for a next holder who may never come.
 
 use crate::sync::{AtomicU64, Ordering, const_fn, fence, mutant};
 

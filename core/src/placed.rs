@@ -5,8 +5,9 @@
 //!   Placed::alloc                     slabs of the node that the policy names ──► frames of that node, then the next one
 //! ```
 //!
-//! A CPU's pool holds objects of the CPU's own node alone, so requests of a handle go past it, to a lock: they are for what
-//! is large, or lives long, or is used by everybody. What comes back is freed like any other object, by whoever likes.
+//! A CPU's pool holds objects of the CPU's own node alone, so requests of a handle go past it, to a lock: they are for
+//! what is large, or lives long, or is used by everybody. What comes back is freed like any other object, by whoever
+//! likes.
 
 use core::alloc::Layout;
 
@@ -29,10 +30,11 @@ pub struct Placed<'h, 'm, P: Platform, C: Config> {
 }
 
 impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
-    /// A handle whose objects lie where `policy` says, as far as there is room: interleaved over nodes, or bound to some.
-    /// They are freed by the heap or by any handle on it.
+    /// A handle whose objects lie where `policy` says, as far as there is room: interleaved over nodes, or bound to
+    /// some. They are freed by the heap or by any handle on it.
     ///
-    /// Where the configuration has [one node](Config::NUMA) and at [`Hardened`](crate::Hardened) the policy has no meaning.
+    /// Where the configuration has [one node](Config::NUMA) and at [`Hardened`](crate::Hardened) the policy has no
+    /// meaning.
     pub fn placed(&self, policy: Policy) -> Placed<'_, 'm, P, C> {
         Placed { heap: self, policy, turn: AtomicU32::new(0) }
     }

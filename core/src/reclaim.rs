@@ -6,9 +6,9 @@
 //!             ──► the OOM policy: give up, or try again                      ──► again, or `NoMemory`
 //! ```
 //!
-//! Everything of it runs in task context with no lock and no pin held, so a shrinker may free and even allocate. One CPU
-//! at a time is in it: an allocation inside a shrinker does not begin another, and other CPUs wait for what the first one
-//! finds. The order is that of Linux's `try_to_free_pages` and `out_of_memory`.
+//! Everything of it runs in task context with no lock and no pin held, so a shrinker may free and even allocate. One
+//! CPU at a time is in it: an allocation inside a shrinker does not begin another, and other CPUs wait for what the
+//! first one finds. The order is that of Linux's `try_to_free_pages` and `out_of_memory`.
 
 mod shrinkers;
 
@@ -23,8 +23,8 @@ use crate::sync::{AtomicU32, AtomicUsize, Ordering, Publish, const_fn, relax};
 pub use shrinkers::Shrinker;
 pub(crate) use shrinkers::Shrinkers;
 
-/// How often a source may say yes and give nothing where it is wanted: once, since another CPU may have been given it just
-/// before, and may have taken it all; then not for ever.
+/// How often a source may say yes and give nothing where it is wanted: once, since another CPU may have been given it
+/// just before, and may have taken it all; then not for ever.
 const SUPPLIES_IN_VAIN: u32 = 2;
 
 /// Looks at whether another CPU is done with reclaiming, before a request does without.
@@ -144,14 +144,14 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     /// From now on `shrinker` is asked to give up objects when memory ends.
     ///
     /// # Errors
-    /// [`SetupError::State`] if it is registered already; [`SetupError::WouldBlock`] from a context that interrupted the
-    /// allocator.
+    /// [`SetupError::State`] if it is registered already; [`SetupError::WouldBlock`] from a context that interrupted
+    /// the allocator.
     pub fn add_shrinker(&self, shrinker: &'m Shrinker<'m>) -> Result<(), SetupError> {
         as_setup(self.reclaim.shrinkers.add(shrinker))
     }
 
-    /// From now on no call of `shrinker` begins. One may be under way on another CPU, or be what calls this; it has ended
-    /// when [`Shrinker::is_idle`]. Nobody waits for that here: the caller may hold what the call waits for.
+    /// From now on no call of `shrinker` begins. One may be under way on another CPU, or be what calls this; it has
+    /// ended when [`Shrinker::is_idle`]. Nobody waits for that here: the caller may hold what the call waits for.
     ///
     /// # Errors
     /// [`SetupError::State`] if it is not registered; [`SetupError::WouldBlock`] from a context that interrupted the

@@ -45,8 +45,8 @@ impl ZoneInfo {
         self.blocks.iter().sum()
     }
 
-    /// Why a block of `order` is not to be had: towards 0 because memory is short, towards 1000 because it is in pieces.
-    /// `None` if it is to be had. As Linux computes `fragmentation_index`, in thousandths.
+    /// Why a block of `order` is not to be had: towards 0 because memory is short, towards 1000 because it is in
+    /// pieces. `None` if it is to be had. As Linux computes `fragmentation_index`, in thousandths.
     pub fn fragmentation_index(&self, order: Order) -> Option<u32> {
         if self.blocks[order.index()..].iter().any(|&count| count != 0) {
             return None;

@@ -1,7 +1,7 @@
 //! Tags: whose memory it is.
 //!
-//! A tag counts what was requested in its name. It stands beside the heap, not in it: requests without a tag pay nothing,
-//! requests with one an atomic addition to a counter that a few CPUs share.
+//! A tag counts what was requested in its name. It stands beside the heap, not in it: requests without a tag pay
+//! nothing, requests with one an atomic addition to a counter that a few CPUs share.
 
 use core::alloc::Layout;
 use core::fmt;
@@ -104,8 +104,8 @@ impl fmt::Debug for Tag {
 
 /// A handle on a heap whose requests are counted under a tag.
 ///
-/// What it lends must come back through a handle with the same tag, or the counts are wrong; the heap's are right all the
-/// same.
+/// What it lends must come back through a handle with the same tag, or the counts are wrong; the heap's are right all
+/// the same.
 pub struct Tagged<'a, 'm, P: Platform, C: Config> {
     heap: &'a Heap<'m, P, C>,
     tag: &'a Tag,

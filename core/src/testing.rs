@@ -24,8 +24,8 @@ std::thread_local! {
     static LEAVING: RefCell<Option<Box<dyn Fn()>>> = const { RefCell::new(None) };
 }
 
-/// The bytes of a slab in tests: under Miri a frame. A slab's descriptor has a byte and a bit for each slot, which are made
-/// one by one there.
+/// The bytes of a slab in tests: under Miri a frame. A slab's descriptor has a byte and a bit for each slot, which are
+/// made one by one there.
 pub(crate) const SLAB_BYTES: usize = if cfg!(miri) { 4096 } else { 32 << 10 };
 
 /// The levels as users have them, but for the size of slabs under Miri.

@@ -1,16 +1,17 @@
 //! The heap of a tiny kernel or a microcontroller: one file of policy over the trees, no frames and no CPUs.
 //!
-//! **Units.** A region of memory is cut into *units* of 64 bytes; a request gets as many as it needs, in a row. Regions of
-//! more than 32 KiB have several [trees](crate::tree) rather than larger units: a tree costs 1 % of what it covers, and a
-//! program for 100 KiB allocates the same small objects as one for 4 KiB, each of which would waste the larger unit.
+//! **Units.** A region of memory is cut into *units* of 64 bytes; a request gets as many as it needs, in a row. Regions
+//! of more than 32 KiB have several [trees](crate::tree) rather than larger units: a tree costs 1 % of what it covers,
+//! and a program for 100 KiB allocates the same small objects as one for 4 KiB, each of which would waste the larger
+//! unit.
 //!
 //! **Metadata** lies at the start of the region it describes: a tree of 128 bytes and a note for each 32 KiB, and three
 //! bitmaps of a bit a unit, which say where allocations begin and end and what is on its way back. So a free needs no
 //! header before the object, and its pointer and size are compared with what was lent.
 //!
 //! **Placement.** A request is the head of the smallest free block that holds it, and what is left of the block stays
-//! free; if no block does, the smallest run of free units, whatever blocks it is made of. So memory is refused only if it
-//! is not there in a row.
+//! free; if no block does, the smallest run of free units, whatever blocks it is made of. So memory is refused only if
+//! it is not there in a row.
 //!
 //! **Locks.** Each region has one. A free never waits for it: it leaves its memory in the pending map of the region, as
 //! frames are left by interrupts, and the holder takes it along. A request waits as its context allows; see
@@ -147,8 +148,8 @@ impl<L: TinyLock> Default for TinyHeap<L> {
 
 impl<L: TinyLock> TinyHeap<L> {
     const_fn! {
-        /// A heap without memory, for a kernel of one CPU: who finds a lock held there has interrupted its holder, so no
-        /// request waits for longer than some tens of microseconds.
+        /// A heap without memory, for a kernel of one CPU: who finds a lock held there has interrupted its holder, so
+        /// no request waits for longer than some tens of microseconds.
         ///
         /// With a lock that masks interrupts it is never found held. Where threads are preempted and the lock does not
         /// hold that off, or many CPUs contend for it, use [`with_context`](Self::with_context).
@@ -166,8 +167,8 @@ impl<L: TinyLock> TinyHeap<L> {
         }
     }
 
-    /// Calls `hook` with every refused free, before the error is returned; nothing is held, and it may allocate. Through
-    /// `GlobalAlloc` there is no other way to learn of them.
+    /// Calls `hook` with every refused free, before the error is returned; nothing is held, and it may allocate.
+    /// Through `GlobalAlloc` there is no other way to learn of them.
     pub fn set_fault_hook(&self, hook: &'static fn(BadFree)) {
         self.on_fault.set(Some(hook));
     }

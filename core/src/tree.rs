@@ -73,8 +73,8 @@ impl<C: Config> Shape<C> {
         }
         paths
     };
-    /// For each order up to `HIGH`, and each level below that, the bits of the blocks inside an aligned block of the order,
-    /// or of the one around it.
+    /// For each order up to `HIGH`, and each level below that, the bits of the blocks inside an aligned block of the
+    /// order, or of the one around it.
     const INSIDE: [[u16; 4]; 8] = {
         let mut inside = [[0; 4]; 8];
         let mut order = 0;
@@ -212,8 +212,8 @@ impl Tree {
         (0..=Shape::<C>::TOP).find(|&level| self.has(Shape::<C>::node(level, frame)))
     }
 
-    /// Takes 2^order frames at `frame` out of the free block of `level` that they lie in; what it leaves are the buddies
-    /// on the way down.
+    /// Takes 2^order frames at `frame` out of the free block of `level` that they lie in; what it leaves are the
+    /// buddies on the way down.
     #[inline(always)]
     pub(crate) fn split<C: Config>(&mut self, frame: u32, order: u32, level: u32, used: &mut Used) {
         self.flip(Shape::<C>::node(level, frame), used);

@@ -26,7 +26,8 @@ pub struct Watermarks {
 
 impl Watermarks {
     /// The marks that Linux gives a zone of `zone_frames` when all its machine manages `all_bytes`: min is the zone's
-    /// share of 4·√(KiB), between 128 KiB and 256 MiB; low and high lie one and two steps of max(min/4, zone/1000) above.
+    /// share of 4·√(KiB), between 128 KiB and 256 MiB; low and high lie one and two steps of max(min/4, zone/1000)
+    /// above.
     pub fn linux(zone_frames: usize, all_bytes: usize, frame_bytes: usize) -> Self {
         let min_free_kib = (16 * (all_bytes >> 10)).isqrt().clamp(128, 256 << 10);
         let all_frames = (all_bytes / frame_bytes).max(1);

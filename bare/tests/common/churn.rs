@@ -8,7 +8,8 @@ use pagemill_tests::Rng;
 /// Objects that are held at a time.
 const HELD: usize = 512;
 
-/// Replaces `steps` objects, one after the other, by others of 16 to 2048 bytes, mostly small, and frees all at the end.
+/// Replaces `steps` objects, one after the other, by others of 16 to 2048 bytes, mostly small, and frees all at the
+/// end.
 ///
 /// # Panics
 /// If an object is written to by somebody else, or there is none to be had.

@@ -1,5 +1,5 @@
-//! A heap at level `Hardened` over some of the machine's frames, beside its own: all CPUs use it, and what they do wrong
-//! is found.
+//! A heap at level `Hardened` over some of the machine's frames, beside its own: all CPUs use it, and what they do
+//! wrong is found.
 
 use alloc::vec::Vec;
 use core::alloc::Layout;

@@ -1,5 +1,5 @@
-//! Interrupts and non-maskable interrupts on all CPUs while all CPUs allocate and free objects; and every handler does so
-//! too.
+//! Interrupts and non-maskable interrupts on all CPUs while all CPUs allocate and free objects; and every handler does
+//! so too.
 
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 

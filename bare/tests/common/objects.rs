@@ -78,7 +78,8 @@ impl Drop for Object {
     }
 }
 
-/// A layout as programs ask for them: mostly small, sometimes of whole frames, now and then aligned more than it need be.
+/// A layout as programs ask for them: mostly small, sometimes of whole frames, now and then aligned more than it need
+/// be.
 pub(crate) fn layout(rng: &mut Rng) -> Layout {
     let size = match rng.below(32) {
         0 => 1 + rng.below(150_000),

@@ -1,5 +1,5 @@
-//! Interrupts and non-maskable interrupts on all CPUs, as fast as they can be handled, while all CPUs allocate and free;
-//! and every handler does so too.
+//! Interrupts and non-maskable interrupts on all CPUs, as fast as they can be handled, while all CPUs allocate and
+//! free; and every handler does so too.
 
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 

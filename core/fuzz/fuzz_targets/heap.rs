@@ -1,6 +1,6 @@
-//! Bytes become requests to a small heap, beside a map of what is lent and what stands in it: no object overlaps another
-//! or changes under its owner, no right free is refused, no wrong one accepted, every invariant after every few steps,
-//! and everything home at the end.
+//! Bytes become requests to a small heap, beside a map of what is lent and what stands in it: no object overlaps
+//! another or changes under its owner, no right free is refused, no wrong one accepted, every invariant after every few
+//! steps, and everything home at the end.
 #![no_main]
 
 use std::alloc::Layout;

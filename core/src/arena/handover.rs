@@ -19,8 +19,8 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
     pub(crate) fn glance(&self) -> (u32, bool) {
         let dirty = self.pending.is_dirty();
         if !mutant("glance_unordered") {
-            // Pairs with the Release of `PendingMap::take`: who sees the map emptied sees that the count is not settled,
-            // or what it has become.
+            // Pairs with the Release of `PendingMap::take`: who sees the map emptied sees that the count is not
+            // settled, or what it has become.
             fence(Ordering::Acquire);
         }
         let free = self.free.load(Ordering::Relaxed);

@@ -166,8 +166,8 @@ impl<C: Config> Summary<C> {
         self.orders = self.orders & !(1 << set) | u32::from(*used != 0) << set;
     }
 
-    /// Checks what is noted of `tree`, which has `counts`; returns the levels it has. The single frames of a `loose` tree
-    /// are not counted.
+    /// Checks what is noted of `tree`, which has `counts`; returns the levels it has. The single frames of a `loose`
+    /// tree are not counted.
     pub(super) fn validate(&self, tree: u32, counts: Counts<C>, loose: bool) -> Result<u32, &'static str> {
         let noted = self.counts(tree);
         let blocks = |counts: Counts<C>| counts.plus(0, -(counts.of_level(0) as i32));

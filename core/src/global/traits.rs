@@ -151,8 +151,8 @@ extern "C" fn free_rest<P: Platform, C: Config>(heap: &Heap<'_, P, C>, address: 
     }
 }
 
-/// An implementation of `Allocator` as the standard library has it, of which there are two: its own, behind a feature of
-/// the compiler, and a copy of it for stable Rust.
+/// An implementation of `Allocator` as the standard library has it, of which there are two: its own, behind a feature
+/// of the compiler, and a copy of it for stable Rust.
 #[cfg(any(feature = "allocator-api2", feature = "allocator_api"))]
 macro_rules! allocator {
     ([$($generics:tt)*] $heap:ty, $($allocator:ident)::+, $($error:ident)::+) => {

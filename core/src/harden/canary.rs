@@ -6,9 +6,9 @@
 //!                                    a string one too long ends here    5 bytes of tag, 3 of the slack's length
 //! ```
 //!
-//! Nobody who does not know the heap's key can say what stands there: it is the key mixed with the address. No byte of it
-//! is 0, so that the 0 behind a string that is one too long is always seen; another byte goes unseen once in 128 times if
-//! it is the only one, and a whole trailer that is copied from another object never fits.
+//! Nobody who does not know the heap's key can say what stands there: it is the key mixed with the address. No byte of
+//! it is 0, so that the 0 behind a string that is one too long is always seen; another byte goes unseen once in 128
+//! times if it is the only one, and a whole trailer that is copied from another object never fits.
 
 /// Bytes of a trailer.
 pub(crate) const TRAILER_BYTES: usize = 8;

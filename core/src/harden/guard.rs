@@ -7,10 +7,10 @@
 //! ```
 //!
 //! The block that the heap's frames know of is all of it. Who writes past a guard's border is stopped at once where the
-//! machine can make frames inaccessible, which a [`PageHook`] does; where it cannot, or will not any more, the guards are
-//! filled as the slack is, and looked at when the block is freed. (Electric Fence, 1987; OpenBSD's `malloc` with `G`;
-//! `hardened_malloc`.) What was asked for is written nowhere in memory but as a note in the head's frame word, so that a
-//! block of whole frames ends right at its guard.
+//! machine can make frames inaccessible, which a [`PageHook`] does; where it cannot, or will not any more, the guards
+//! are filled as the slack is, and looked at when the block is freed. (Electric Fence, 1987; OpenBSD's `malloc` with
+//! `G`; `hardened_malloc`.) What was asked for is written nowhere in memory but as a note in the head's frame word, so
+//! that a block of whole frames ends right at its guard.
 //!
 //! Blocks of this level are neither kept for the next request nor grown into the frames behind them: both would meet a
 //! guard. A request that is aligned to more than a frame takes as much more for a moment.

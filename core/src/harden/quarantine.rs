@@ -7,8 +7,8 @@
 //! ```
 //!
 //! A stale pointer that is freed, or written through, meets an object that is nobody's for as long as it lies here, and
-//! which free brings it back to the pool is not to be foreseen. Each CPU has one of its own, used by whoever has the CPU
-//! pinned; others only count.
+//! which free brings it back to the pool is not to be foreseen. Each CPU has one of its own, used by whoever has the
+//! CPU pinned; others only count.
 
 use crate::platform::{Pinned, Platform};
 use crate::size_class::SizeClass;

@@ -27,8 +27,8 @@ impl Lent {
 }
 
 impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
-    /// Makes an object one for `new`: where it is if its slot or its frames are right for that, else somewhere else. `old`
-    /// is what it was asked for as, if anybody knows.
+    /// Makes an object one for `new`: where it is if its slot or its frames are right for that, else somewhere else.
+    /// `old` is what it was asked for as, if anybody knows.
     ///
     /// # Safety
     /// As [`Heap::realloc`].

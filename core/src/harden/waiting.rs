@@ -12,8 +12,8 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         Quarantine::of(self.hardening.state.get()?.quarantines, cpu.index(), C::QUARANTINE_OBJECTS)
     }
 
-    /// Lays an object that nobody has any more into this CPU's quarantine, and really frees what that drives out. Without
-    /// a pin, or on a CPU without a pool, nothing waits.
+    /// Lays an object that nobody has any more into this CPU's quarantine, and really frees what that drives out.
+    /// Without a pin, or on a CPU without a pool, nothing waits.
     pub(super) fn hold_back(&self, class: SizeClass, address: usize) {
         let held = Held { offset: address.wrapping_sub(self.window.base()), class };
         let mut out = if C::QUARANTINE_OBJECTS == 0 || class.bytes() > C::QUARANTINE_BYTES {
@@ -87,8 +87,8 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         quarantine.into_iter().flat_map(Quarantine::all).map(|held| held.class)
     }
 
-    /// Brings slots that are about to come into a pool out of order (Fisher and Yates): which address comes next does not
-    /// follow from the last.
+    /// Brings slots that are about to come into a pool out of order (Fisher and Yates): which address comes next does
+    /// not follow from the last.
     pub(crate) fn shuffle(&self, pinned: &mut Pinned<P>, batch: &mut [usize]) {
         let Some(quarantine) = self.quarantine_of(pinned.cpu()) else { return };
         for end in (2..=batch.len()).rev() {

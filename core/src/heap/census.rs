@@ -91,7 +91,8 @@ pub enum HeapInvalid {
         /// Lent by what is left.
         by_census: usize,
     },
-    /// A freed large block that is kept for the next request is none, or is kept twice, or they do not add up; its address.
+    /// A freed large block that is kept for the next request is none, or is kept twice, or they do not add up; its
+    /// address.
     Kept(usize),
     /// Wrong frees were found only when the objects reached their slabs: so many.
     LateFaults(u64),

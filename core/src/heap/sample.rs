@@ -6,20 +6,21 @@
 //!   free          r* ────────────────► its mark is not its class's: the long way, `freed`; onto the stack with a mark
 //! ```
 //!
-//! A sample is taken wherever a *gap* ends: gaps are random numbers of bytes, exponentially distributed, so that each byte
-//! is as likely as any other to be the last of one. An object of `s` bytes is a sample with the probability
+//! A sample is taken wherever a *gap* ends: gaps are random numbers of bytes, exponentially distributed, so that each
+//! byte is as likely as any other to be the last of one. An object of `s` bytes is a sample with the probability
 //! `1 - exp(-s / mean)`.
 //!
-//! **The fast path counts nothing.** What a CPU takes from slabs and depots is counted as it comes into a stack, and the
-//! rounds that are to be samples are marked there; a mark looks like the end of the stack, so the fast path goes the long way
-//! round by itself. What has been freed into a stack and comes out again is not counted. Instead a sample that is freed
-//! leaves its mark on what it becomes, so the next object in its place is a sample as well: by induction each object that is
-//! lent is one with the same probability, whatever way it took. What leaves a stack for a depot leaves its mark behind, and
-//! is counted again when it comes back. (At [`Hardened`](crate::Hardened) the mark goes to what comes out of the quarantine;
-//! while that fills, some are lost.)
+//! **The fast path counts nothing.** What a CPU takes from slabs and depots is counted as it comes into a stack, and
+//! the rounds that are to be samples are marked there; a mark looks like the end of the stack, so the fast path goes
+//! the long way round by itself. What has been freed into a stack and comes out again is not counted. Instead a sample
+//! that is freed leaves its mark on what it becomes, so the next object in its place is a sample as well: by induction
+//! each object that is lent is one with the same probability, whatever way it took. What leaves a stack for a depot
+//! leaves its mark behind, and is counted again when it comes back. (At [`Hardened`](crate::Hardened) the mark goes to
+//! what comes out of the quarantine; while that fills, some are lost.)
 //!
-//! So who asks for and frees one object over and over is asked for a sample each time, if it is marked. Whoever is told of a
-//! free may therefore let the mark go, and gives the others more weight: the number that is handed on with it is for that.
+//! So who asks for and frees one object over and over is asked for a sample each time, if it is marked. Whoever is told
+//! of a free may therefore let the mark go, and gives the others more weight: the number that is handed on with it is
+//! for that.
 
 use super::Heap;
 use crate::config::Config;
@@ -42,11 +43,11 @@ pub struct Sample {
 /// Who is told of samples: see [`Heap::set_sample_hook`]. The functions are called with no lock and no pin held.
 #[derive(Clone, Copy, Debug)]
 pub struct SampleHook {
-    /// An object is about to be lent to the caller; answers whether it becomes a sample. In [`Context::Task`] alone. It may
-    /// use the heap, and must say no to what it asks for itself.
+    /// An object is about to be lent to the caller; answers whether it becomes a sample. In [`Context::Task`] alone. It
+    /// may use the heap, and must say no to what it asks for itself.
     pub lent: fn(Sample) -> bool,
-    /// A sample that is no large object is being freed. In every context in which objects are freed. A number, below 64, if
-    /// the next object in its place shall be a sample too.
+    /// A sample that is no large object is being freed. In every context in which objects are freed. A number, below
+    /// 64, if the next object in its place shall be a sample too.
     pub freed: fn(usize) -> Option<u8>,
     /// A large object is being freed, which may be a sample. As [`freed`](Self::freed).
     pub freed_large: fn(usize),
@@ -121,11 +122,12 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         self.sampling.hook.set(Some(hook));
     }
 
-    /// Takes a sample for each so many bytes that are lent, on average; none if 0. What was a sample stays one until it is
-    /// freed. CPUs follow as they next need more: what they have at hand by then is sampled as was wished before, so the hook
-    /// may still be told of some after 0.
+    /// Takes a sample for each so many bytes that are lent, on average; none if 0. What was a sample stays one until it
+    /// is freed. CPUs follow as they next need more: what they have at hand by then is sampled as was wished before, so
+    /// the hook may still be told of some after 0.
     ///
-    /// Requests of [`Placed`](crate::Placed) handles on several nodes are not sampled, nor those of CPUs that have no pool.
+    /// Requests of [`Placed`](crate::Placed) handles on several nodes are not sampled, nor those of CPUs that have no
+    /// pool.
     pub fn sample_every(&self, mean_bytes: usize) {
         // Relaxed: both are looked at by themselves, and no sample hangs on when.
         self.sampling.mean.store(mean_bytes, Ordering::Relaxed);
@@ -302,8 +304,8 @@ impl Gap {
     }
 }
 
-/// The logarithm of a number that is not 0, digit by digit: a number that is squared has twice the logarithm. There may be
-/// no floats.
+/// The logarithm of a number that is not 0, digit by digit: a number that is squared has twice the logarithm. There may
+/// be no floats.
 fn log2(number: u64) -> u64 {
     let whole = u64::from(number.ilog2());
     // From 1 to 2, with 63 digits.

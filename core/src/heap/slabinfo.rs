@@ -17,8 +17,8 @@ pub struct HeapReport {
 }
 
 impl<P: Platform, C: Config> Heap<'_, P, C> {
-    /// The classes that have slabs, a line each as `/proc/slabinfo` has it, and which part of their slots is not lent; then
-    /// a line over all. Exact while nothing moves.
+    /// The classes that have slabs, a line each as `/proc/slabinfo` has it, and which part of their slots is not lent;
+    /// then a line over all. Exact while nothing moves.
     pub fn slabinfo(&self) -> HeapReport {
         let mut shapes = [(0, 0); SizeClass::COUNT];
         for class in SizeClass::all() {

@@ -17,7 +17,8 @@ const CPUS: u32 = 3;
 /// Little enough that requests fail now and then.
 const FRAMES: usize = if cfg!(miri) { 192 } else { 1024 };
 
-/// The most steps of a case, and the most bytes of an object: little under Miri, which fills them a hundred times slower.
+/// The most steps of a case, and the most bytes of an object: little under Miri, which fills them a hundred times
+/// slower.
 const STEPS: usize = if cfg!(miri) { 40 } else { 200 };
 const MOST_BYTES: usize = if cfg!(miri) { 40_000 } else { 300_000 };
 

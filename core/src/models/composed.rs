@@ -1,8 +1,8 @@
 //! The whole heap, all its layers at once: what the parts do to one another in long runs of several CPUs.
 //!
-//! Each CPU makes some dozens of random requests: small and large objects, to be freed here, by another CPU, or by one that
-//! interrupts; moves; drains, trims, shrinkers that come and go; threads that end and others that take their place. All of
-//! an object's bytes say whose it is, so that nobody else can have it unseen.
+//! Each CPU makes some dozens of random requests: small and large objects, to be freed here, by another CPU, or by one
+//! that interrupts; moves; drains, trims, shrinkers that come and go; threads that end and others that take their
+//! place. All of an object's bytes say whose it is, so that nobody else can have it unseen.
 //!
 //! At the end everything comes home: the heap and its frames validate, no slab is left, and as many frames are free as
 //! before, but for those that describe slabs.

@@ -110,8 +110,8 @@ impl Objects {
 /// Threads: CPU 0, which frees the one object of a slab into its pool and gives back what that holds, as a thread does
 /// that ends; and CPU 1, which frees the other object and asks for one.
 ///
-/// Property: whatever is lent again is nobody else's, with what its last owner did done; every free is accepted; all comes
-/// home.
+/// Property: whatever is lent again is nobody else's, with what its last owner did done; every free is accepted; all
+/// comes home.
 ///
 /// * `put_relaxed`: an object is lent again before its last owner is done with it;
 /// * `empty_unseen`: the slab that both have emptied is never released.
@@ -143,8 +143,8 @@ fn a_thread_ends_while_its_objects_are_freed_elsewhere() {
 }
 
 /// Threads: CPU 0, which has an object in its pool, frees another, for which it must spill, and honours what it was
-/// asked for; and CPU 1, which asks, empties the depot and asks for an object. The slab has a free slot all the time, so
-/// nothing but the bit tells that another came home.
+/// asked for; and CPU 1, which asks, empties the depot and asks for an object. The slab has a free slot all the time,
+/// so nothing but the bit tells that another came home.
 ///
 /// Property: whatever is lent again is nobody else's, with what its last owner did done; all comes home.
 ///
@@ -201,8 +201,8 @@ fn no_request_to_drain_is_lost() {
     check("heap_requests", &["request_plain"], requests);
 }
 
-/// Threads: CPU 0, which lends an object and says so, and lends and frees another, perhaps the same; and CPU 1, which frees
-/// the first if it has been told.
+/// Threads: CPU 0, which lends an object and says so, and lends and frees another, perhaps the same; and CPU 1, which
+/// frees the first if it has been told.
 ///
 /// Property: no right free is refused, since what orders the hand-over of an object orders its mark too.
 ///

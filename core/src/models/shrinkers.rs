@@ -106,8 +106,8 @@ fn who_is_removed_and_idle_is_left_alone() {
     check("shrinker_removed", &["shrinker_next_stays", "shrinker_idle_relaxed"], removed);
 }
 
-/// Threads: CPU 1, which reclaims; CPU 2, which moves the first of three shrinkers to another list, whose only other member
-/// is no affair of CPU 1's, and puts a new one into this.
+/// Threads: CPU 1, which reclaims; CPU 2, which moves the first of three shrinkers to another list, whose only other
+/// member is no affair of CPU 1's, and puts a new one into this.
 ///
 /// Property: who stays is asked once; who comes is asked at most once, who goes too, and nobody of the other list.
 ///

@@ -109,8 +109,8 @@ impl Objects {
 
 /// Threads: one that frees object 0 of a slab of three, of which another is out; and one that takes two.
 ///
-/// Property: whatever is taken is nobody else's, with what its last owner did done; nothing is lost and nothing is taken
-/// twice.
+/// Property: whatever is taken is nobody else's, with what its last owner did done; nothing is lost and nothing is
+/// taken twice.
 ///
 /// * `put_relaxed`: the bit says that the object is back before its owner is done with it;
 /// * `refill_relaxed`: the same from the other side;
@@ -210,8 +210,8 @@ fn a_slot_that_counts_as_free_is_found() {
     check_within(5, "slab_late_bit", &["take_blind"], late_bit);
 }
 
-/// Threads: one that frees the one object that is out of a slab of three; and one that takes all there are and gives two
-/// back as one.
+/// Threads: one that frees the one object that is out of a slab of three; and one that takes all there are and gives
+/// two back as one.
 ///
 /// Property: while the first has set its bit and not yet counted it, the slab counts as more than full; when it is that
 /// no more it is found.

@@ -50,8 +50,8 @@ fn the_second_of_two_pending_frees_is_refused_without_words() {
     check("twice_held_fast", &["posted_without_rmw"], held::<TinyFast>);
 }
 
-/// Threads: two freers of the same frame, who leave it in the pending map and take over what lies there if they can: the
-/// frame may be in its tree before the second gets to it.
+/// Threads: two freers of the same frame, who leave it in the pending map and take over what lies there if they can:
+/// the frame may be in its tree before the second gets to it.
 ///
 /// Property: the frame is in its tree once, exactly one free was accepted, and none had to be found late.
 ///

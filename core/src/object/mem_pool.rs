@@ -9,16 +9,16 @@ use crate::error::{AllocError, BadFree, BadFreeKind};
 use crate::platform::{Context, Platform};
 use crate::sync::const_fn;
 
-/// A reserve of `N` objects over an [`ObjectCache`]: what must go on when memory has ended, as writing pages to a disk must
-/// so that memory can be had again, takes its objects from one of these.
+/// A reserve of `N` objects over an [`ObjectCache`]: what must go on when memory has ended, as writing pages to a disk
+/// must so that memory can be had again, takes its objects from one of these.
 ///
-/// A request is served by the cache as long as that has memory, else from the reserve; an object that comes back goes to the
-/// reserve first. So once the reserve was [filled](Self::fill) no request fails, in any context, while fewer than `N` objects
-/// of the pool are out. What is taken from the reserve must come back some time without waiting for the next one of the
-/// same pool.
+/// A request is served by the cache as long as that has memory, else from the reserve; an object that comes back goes
+/// to the reserve first. So once the reserve was [filled](Self::fill) no request fails, in any context, while fewer
+/// than `N` objects of the pool are out. What is taken from the reserve must come back some time without waiting for
+/// the next one of the same pool.
 ///
-/// Taking from the reserve and giving back to it needs no lock, which a handler could find held. It costs a look at some of
-/// the `N` places; at [`Checked`] each free looks at all of them.
+/// Taking from the reserve and giving back to it needs no lock, which a handler could find held. It costs a look at
+/// some of the `N` places; at [`Checked`] each free looks at all of them.
 ///
 /// ```
 #[doc = include_str!("machine.txt")]

@@ -25,8 +25,8 @@ impl<T> Constructed<T> {
     /// Constructs an object in each of `slots` slots. If that panics, those before it are destructed again.
     ///
     /// # Safety
-    /// The slots stand side by side from `first` on, `slot_bytes` from one to the next, each aligned for a `T` and as long;
-    /// and nobody uses them until this is dropped or [kept](Self::keep).
+    /// The slots stand side by side from `first` on, `slot_bytes` from one to the next, each aligned for a `T` and as
+    /// long; and nobody uses them until this is dropped or [kept](Self::keep).
     pub(super) unsafe fn make(first: *mut u8, slot_bytes: usize, slots: usize, construct: fn() -> T) -> Self {
         let mut made = Self { first, slot_bytes, count: 0, objects: PhantomData };
         while made.count < slots {
@@ -127,8 +127,8 @@ impl<T, P: Platform, const N: usize, C: Config> MemPool<'_, '_, T, P, N, C> {
     /// Gives an object back: to the reserve if that is not full.
     ///
     /// # Safety
-    /// If the object is lent by this pool it is the caller's, who does not use it any more. Whatever else the pointer is,
-    /// it is refused.
+    /// If the object is lent by this pool it is the caller's, who does not use it any more. Whatever else the pointer
+    /// is, it is refused.
     ///
     /// # Errors
     /// [`BadFree`]; then nothing has changed. At [`Fast`](crate::Fast) nobody looks whether it lies in the reserve.
@@ -137,8 +137,8 @@ impl<T, P: Platform, const N: usize, C: Config> MemPool<'_, '_, T, P, N, C> {
     }
 }
 
-/// The right to an object of an [`ObjectCache`] or a [`MemPool`], which goes back there when this is dropped: as it is, not
-/// destructed. Whoever leaves it as its constructor did leaves it so for the next user.
+/// The right to an object of an [`ObjectCache`] or a [`MemPool`], which goes back there when this is dropped: as it is,
+/// not destructed. Whoever leaves it as its constructor did leaves it so for the next user.
 pub struct ObjectBox<'c, T, S: ObjectSource<T>> {
     object: NonNull<T>,
     source: &'c S,

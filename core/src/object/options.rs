@@ -24,28 +24,28 @@ pub struct CacheOptions {
 }
 
 impl CacheOptions {
-    /// Objects aligned as their type is, in as many colours as what is left of a slab allows, from the node of the CPU that
-    /// needs a slab; one empty slab is kept.
+    /// Objects aligned as their type is, in as many colours as what is left of a slab allows, from the node of the CPU
+    /// that needs a slab; one empty slab is kept.
     pub const fn new(name: &'static str) -> Self {
         Self { name, align_bytes: 1, line_aligned: false, colours: 0, keep_slabs: 1, node: None }
     }
 
-    /// Objects start at multiples of `bytes`, or of the alignment of their type if that is more. It must be a power of two
-    /// up to 32 KiB, else the cache answers each request with
+    /// Objects start at multiples of `bytes`, or of the alignment of their type if that is more. It must be a power of
+    /// two up to 32 KiB, else the cache answers each request with
     /// [`AllocError::Impossible`](crate::AllocError::Impossible).
     pub const fn aligned(self, bytes: usize) -> Self {
         Self { align_bytes: bytes, ..self }
     }
 
-    /// No two CPUs that use different objects write the same cache line. Objects of half a line or less are aligned so that
-    /// none lies across two lines, and do share them.
+    /// No two CPUs that use different objects write the same cache line. Objects of half a line or less are aligned so
+    /// that none lies across two lines, and do share them.
     pub const fn line_aligned(self) -> Self {
         Self { line_aligned: true, ..self }
     }
 
     /// Slabs start in turn at `count` different offsets, whole cache lines apart, so that the first bytes of objects of
-    /// different slabs fall into different sets of a cache. What is not left over anyway is taken from the slots, as far as
-    /// an eighth of the slab goes.
+    /// different slabs fall into different sets of a cache. What is not left over anyway is taken from the slots, as
+    /// far as an eighth of the slab goes.
     pub const fn colours(self, count: usize) -> Self {
         Self { colours: count, ..self }
     }

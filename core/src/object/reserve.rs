@@ -6,10 +6,10 @@
 //!   empty    1   places that hold none and that nobody has a claim to
 //! ```
 //!
-//! Who wants an object first claims one by counting `full` down, and then looks for it: as long as he has his claim there is
-//! one more object in the places than `full` and the other claims say, so he finds one. Who brings an object claims a place
-//! by counting `empty` down. So a request fails only if nothing is there, which no search without a claim could promise:
-//! what it seeks could move from where it has not looked to where it has.
+//! Who wants an object first claims one by counting `full` down, and then looks for it: as long as he has his claim
+//! there is one more object in the places than `full` and the other claims say, so he finds one. Who brings an object
+//! claims a place by counting `empty` down. So a request fails only if nothing is there, which no search without a
+//! claim could promise: what it seeks could move from where it has not looked to where it has.
 
 use crate::sync::{AtomicUsize, Ordering, const_fn, mutant, relax};
 
@@ -73,7 +73,8 @@ impl<const N: usize> Reserve<N> {
         self.places.iter().any(|place| place.load(Ordering::Relaxed) == object)
     }
 
-    /// Looks from place to place until `found`, which a claim has promised. Others move meanwhile only by finding theirs.
+    /// Looks from place to place until `found`, which a claim has promised. Others move meanwhile only by finding
+    /// theirs.
     fn search(&self, found: impl Fn(&AtomicUsize) -> Option<usize>) -> usize {
         loop {
             if let Some(object) = self.places.iter().find_map(&found) {

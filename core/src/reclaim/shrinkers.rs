@@ -6,9 +6,9 @@
 //!                             next: whom the walk asks after this one
 //! ```
 //!
-//! A shrinker is called with no lock held, and it may be removed, and even added again, while the walk is busy with it or
-//! with the one before. So the walk never keeps its place in a shrinker: whoever is next stands in the list, and who is
-//! removed makes way there. One walk goes on at a time, as one CPU reclaims at a time.
+//! A shrinker is called with no lock held, and it may be removed, and even added again, while the walk is busy with it
+//! or with the one before. So the walk never keeps its place in a shrinker: whoever is next stands in the list, and who
+//! is removed makes way there. One walk goes on at a time, as one CPU reclaims at a time.
 
 use super::Shrink;
 use crate::platform::Platform;
@@ -38,8 +38,8 @@ impl<'m> Shrinker<'m> {
         }
     }
 
-    /// Whether it is registered nowhere and no call of it is under way. As long as it is not added again nothing of it is
-    /// touched from now on, and everything that its last call did is done.
+    /// Whether it is registered nowhere and no call of it is under way. As long as it is not added again nothing of it
+    /// is touched from now on, and everything that its last call did is done.
     pub fn is_idle(&self) -> bool {
         // Acquire: pairs with the Release of `Call::drop`.
         let order = if mutant("shrinker_idle_relaxed") { Ordering::Relaxed } else { Ordering::Acquire };
@@ -131,8 +131,8 @@ impl<'m, P: Platform> Shrinkers<'m, P> {
         })
     }
 
-    /// Asks everybody who is registered now, less those who go before it is their turn; answers what they gave together.
-    /// For who has the right to reclaim.
+    /// Asks everybody who is registered now, less those who go before it is their turn; answers what they gave
+    /// together. For who has the right to reclaim.
     pub(crate) fn walk(&self, ask: impl Fn(&dyn Shrink) -> usize) -> usize {
         self.start();
         core::iter::from_fn(|| self.next()).map(|call| ask(call.0.shrink)).sum()

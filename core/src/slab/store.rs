@@ -4,8 +4,8 @@
 //!   run of frames   │ chunk │ chunk │ chunk │ not yet cut │        chunk: some descriptors of one room, their words, their marks
 //! ```
 //!
-//! A chunk pins its huge frame for ever, and may be made when memory is nearly gone and its last frames lie anywhere. So
-//! chunks are cut from runs, of which a heap has few.
+//! A chunk pins its huge frame for ever, and may be made when memory is nearly gone and its last frames lie anywhere.
+//! So chunks are cut from runs, of which a heap has few.
 
 use super::Slab;
 use crate::arena::{Access, Busy};
@@ -114,8 +114,8 @@ impl<'m, P: Platform> SlabStore<'m, P> {
         chunk_bytes(room(slots), marked, frame_bytes)
     }
 
-    /// The frames of the next run, of so many bytes each, where chunks for slabs of so many slots are to be cut from it and
-    /// memory has `all` frames; and the fewest that will do, which are a chunk. Both are powers of two.
+    /// The frames of the next run, of so many bytes each, where chunks for slabs of so many slots are to be cut from it
+    /// and memory has `all` frames; and the fewest that will do, which are a chunk. Both are powers of two.
     pub(crate) fn run_frames<C: Config>(slots: u32, marked: bool, all: usize) -> [usize; 2] {
         let least = chunk_bytes(room(slots), marked, C::FRAME_BYTES) / C::FRAME_BYTES;
         if C::LINEAR_SHADOW {
@@ -126,9 +126,9 @@ impl<'m, P: Platform> SlabStore<'m, P> {
         [least.max(share), least]
     }
 
-    /// Makes descriptors of the next bytes of the run, else of a new run that `take` gives; answers whether there are any.
-    /// They stay descriptors for ever. `take` is called with the locks held, so that nothing is spent where they cannot be
-    /// had; it may give what it got from others than the frames.
+    /// Makes descriptors of the next bytes of the run, else of a new run that `take` gives; answers whether there are
+    /// any. They stay descriptors for ever. `take` is called with the locks held, so that nothing is spent where they
+    /// cannot be had; it may give what it got from others than the frames.
     pub(crate) fn add(
         &self,
         access: Access<'_, P>,

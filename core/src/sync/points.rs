@@ -1,9 +1,9 @@
-//! The atomics of a run under shuttle: the machine's own, with a point before each access at which another thread of the
-//! run may go on.
+//! The atomics of a run under shuttle: the machine's own, with a point before each access at which another thread of
+//! the run may go on.
 //!
-//! Not shuttle's own ones: those are an order of magnitude larger than the word, so metadata would have another shape, and
-//! zero bytes would be no atomics. Both kinds know one order only, the sequentially consistent one: what a weaker order
-//! allows is for the models, what many steps of many threads do to one another is for these runs.
+//! Not shuttle's own ones: those are an order of magnitude larger than the word, so metadata would have another shape,
+//! and zero bytes would be no atomics. Both kinds know one order only, the sequentially consistent one: what a weaker
+//! order allows is for the models, what many steps of many threads do to one another is for these runs.
 #![allow(unsafe_code)]
 
 use core::ops::Deref;
@@ -58,8 +58,8 @@ impl<T> AtomicPtr<T> {
     }
 }
 
-/// Exchanges that elsewhere are weak ones. Those of the machine may fail for reasons of their own, and a run must be the same
-/// each time.
+/// Exchanges that elsewhere are weak ones. Those of the machine may fail for reasons of their own, and a run must be
+/// the same each time.
 macro_rules! strong {
     ([$($generics:tt)*] $name:ty, $word:ty) => {
         impl<$($generics)*> $name {

@@ -9,8 +9,8 @@ const ROW: u32 = u64::BITS;
 ///
 /// An allocation of units `u..u + n` has the head bit of `u` and the end bit of `u + n - 1`, and no other bit of either
 /// kind; a free unit has none. Written only by the holder of the region's lock. Whoever has been lent units may read
-/// their bits without it, for they stay as they are until he gives the units back: so a free that finds the lock held is
-/// checked all the same.
+/// their bits without it, for they stay as they are until he gives the units back: so a free that finds the lock held
+/// is checked all the same.
 pub(super) struct Marks<'m> {
     heads: &'m [AtomicU64],
     ends: &'m [AtomicU64],

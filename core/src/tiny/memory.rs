@@ -70,8 +70,8 @@ impl<L: TinyLock> TinyHeap<L> {
         let (start, bytes) = (base.addr().get(), region.len());
         let plan = Plan::new::<L>(start, bytes)?;
         self.register(start, start + bytes, |before| {
-            // SAFETY: the first bytes of the region, which the caller gives away for as long as anyone uses the heap; no
-            // bytes of which a region says that they can be lent are among them.
+            // SAFETY: the first bytes of the region, which the caller gives away for as long as anyone uses the heap;
+            // no bytes of which a region says that they can be lent are among them.
             let metadata =
                 unsafe { slice::from_raw_parts_mut(base.as_ptr().cast::<MaybeUninit<u8>>(), plan.metadata_bytes) };
             Region::build(plan, Metadata::new(metadata), Memory(base), before)
@@ -86,8 +86,8 @@ impl<L: TinyLock> TinyHeap<L> {
     /// it; [`AllocError::NotReady`] before the first region.
     ///
     /// # Cost
-    /// A look at a word for each 32 KiB, then logarithmic in the units of a tree. Where no aligned block is large enough,
-    /// a bit for each unit is looked at.
+    /// A look at a word for each 32 KiB, then logarithmic in the units of a tree. Where no aligned block is large
+    /// enough, a bit for each unit is looked at.
     pub fn alloc(&self, layout: Layout) -> Result<NonNull<u8>, AllocError> {
         let (region, address) = self.lend(layout)?;
         Ok(region.memory().at(address))

@@ -209,8 +209,8 @@ impl<L: TinyLock> Region<L> {
         grove.give(unit, count);
     }
 
-    /// The address of `count` units at a multiple of `align` units, or `None` if they are not there; the outer `None` if
-    /// the lock could not be had.
+    /// The address of `count` units at a multiple of `align` units, or `None` if they are not there; the outer `None`
+    /// if the lock could not be had.
     pub(super) fn lend(&self, context: Context, count: usize, align: usize) -> Option<Option<usize>> {
         self.with(context, |grove| {
             let count = u32::try_from(count).ok()?;

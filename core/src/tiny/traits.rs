@@ -10,8 +10,8 @@ use core::ptr::{self, NonNull};
 use super::{TinyHeap, TinyLock};
 use crate::error::AllocError;
 
-// SAFETY: what is lent is as aligned and as long as its layout says, is lent to one caller at a time, stays where it is,
-// and is not touched until it is given back; nothing unwinds, see above.
+// SAFETY: what is lent is as aligned and as long as its layout says, is lent to one caller at a time, stays where it
+// is, and is not touched until it is given back; nothing unwinds, see above.
 unsafe impl<L: TinyLock> GlobalAlloc for TinyHeap<L> {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         alloc(self, layout)
