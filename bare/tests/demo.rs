@@ -92,7 +92,7 @@ pagemill_bare::kernel! {
         let list = Listed::new();
         let mut work = |bytes: &mut [MaybeUninit<u8>]| {
             // SAFETY: nothing of the list is used after this, when the bytes go back.
-            unsafe { list.init_for_now(bytes) };
+            unsafe { list.init(bytes) };
             compare(STEPS, &list);
             assert!(list.is_whole(), "all of it is back");
         };

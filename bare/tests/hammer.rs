@@ -32,7 +32,8 @@ pagemill_bare::kernel! {
     #[path = "common/world.rs"]
     mod world;
 
-    use owners::{Counter, Exchange, Lent, disown, own};
+    use core::sync::atomic::Ordering::Relaxed;
+    use owners::{Counter, Exchange, Lent, OWNED, disown, own};
     use pagemill::{
         AllocError, AllocFlags, Block, FrameCount, FrameRange, FrameSpan, FreeError, NodeId, NodeMask, Order, Pfn, Place,
         Policy, Request, ZoneKind,
@@ -106,7 +107,7 @@ pagemill_bare::kernel! {
             count += 1;
         }
         assert!(count > 90_000, "{count} frames");
-        owners::take_runs(|span| {
+        take_runs(|span| {
             for pfn in (span.start().number()..span.end().number()).map(Pfn::new).filter(touched) {
                 // SAFETY: as above.
                 let found = unsafe { word(pfn).read_volatile() };
@@ -204,9 +205,22 @@ pagemill_bare::kernel! {
         }
     }
 
+    /// Takes from their owners all frames that have one, and hands them over in runs.
+    fn take_runs(mut out: impl FnMut(FrameSpan)) {
+        for (index, word) in OWNED.iter().enumerate() {
+            let mut rest = word.swap(0, Relaxed);
+            while rest != 0 {
+                let (first, count) = (rest.trailing_zeros(), (rest >> rest.trailing_zeros()).trailing_ones());
+                rest &= !(u64::MAX >> (64 - count) << first);
+                let start = Pfn::new(64 * index + first as usize);
+                out(FrameSpan::new(start, FrameCount::new(count as usize)).expect("frames"));
+            }
+        }
+    }
+
     /// Frees everything that has an owner, in runs that are not those in which it was lent.
     fn free_owned() {
-        owners::take_runs(|span| FRAMES.free_range(FrameRange::from_raw(span)).expect("lent"));
+        take_runs(|span| FRAMES.free_range(FrameRange::from_raw(span)).expect("lent"));
     }
 
     fn one_nodes_cpus_free_the_others_frames() {

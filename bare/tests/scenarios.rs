@@ -21,11 +21,13 @@ macro_rules! kernel_of {
         pagemill_bare::kernel! {
             tests: [$($name),*];
 
+            #[path = "common/scenario.rs"]
+            mod scenario;
             #[path = "common/world.rs"]
             mod world;
 
             $(fn $name() {
-                world::run(stringify!($name));
+                scenario::run(stringify!($name));
             })*
         }
     };

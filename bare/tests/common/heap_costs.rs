@@ -124,7 +124,8 @@ pub(crate) fn count(tested: &Tested) -> [Figures; 2] {
     begin(&CHECKED_ONE_FRAMES, &CHECKED_ONE);
     begin(&CHECKED_FRAMES, &CHECKED);
     let block = physical::alloc(BYTES, 4096, PhysRange::ALL, Owner::BootHeap).expect("room");
-    LISTED.init(block.into_bytes());
+    // SAFETY: the bytes are nobody else's for ever.
+    unsafe { LISTED.init(block.into_bytes()) };
     // The heap under test is the one that lies on the CPU's desk.
     let mut figures = [
         (FAST_ONE.settle(), figures!(FAST_ONE)).1,

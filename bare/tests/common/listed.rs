@@ -16,18 +16,11 @@ impl Listed {
         Self(Mutex::new(Heap::empty()))
     }
 
-    /// Gives it its memory.
-    #[allow(dead_code, reason = "as below")]
-    pub(crate) fn init(&self, bytes: &'static mut [MaybeUninit<u8>]) {
-        self.0.lock().init_from_slice(bytes);
-    }
-
-    /// Gives it memory for as long as somebody lends it.
+    /// Gives it memory, for as long as somebody lends it.
     ///
     /// # Safety
     /// Nothing of it is used when the bytes are others' again.
-    #[allow(dead_code, reason = "not every kernel that shares this file calls it")]
-    pub(crate) unsafe fn init_for_now(&self, bytes: &mut [MaybeUninit<u8>]) {
+    pub(crate) unsafe fn init(&self, bytes: &mut [MaybeUninit<u8>]) {
         // SAFETY: the bytes are there and ours, for as long as the caller promises.
         unsafe { self.0.lock().init(bytes.as_mut_ptr().cast(), bytes.len()) };
     }

@@ -40,7 +40,6 @@ impl Object {
     }
 
     /// Room for one on the heap; `None` if there is no memory, or it is not to be had here.
-    #[allow(dead_code, reason = "not every kernel that shares this file calls it")]
     pub(crate) fn place() -> Option<Box<MaybeUninit<Self>>> {
         // SAFETY: the layout has a size.
         let place = NonNull::new(unsafe { Global.alloc(Layout::new::<Self>()) })?.cast::<MaybeUninit<Self>>();

@@ -7,7 +7,8 @@ use pagemill::{Block, FrameCount, FrameRange, FrameSpan, Order, Pfn};
 /// Frames below 4.5 GiB.
 const FRAMES: usize = 0x12_0000;
 
-static OWNED: [AtomicU64; FRAMES / 64] = [const { AtomicU64::new(0) }; FRAMES / 64];
+/// A bit a frame.
+pub(crate) static OWNED: [AtomicU64; FRAMES / 64] = [const { AtomicU64::new(0) }; FRAMES / 64];
 
 /// Makes somebody the owner of frames that were lent just now.
 pub(crate) fn own(span: FrameSpan) {
@@ -22,20 +23,6 @@ pub(crate) fn disown(span: FrameSpan) {
     for pfn in span.start().number()..span.end().number() {
         let before = OWNED[pfn / 64].fetch_and(!(1 << (pfn % 64)), Relaxed);
         assert_eq!(before >> (pfn % 64) & 1, 1, "frame {pfn:#x} has no owner");
-    }
-}
-
-/// Takes from their owners all frames that have one, and hands them over in runs.
-#[allow(dead_code, reason = "not every kernel that shares this file calls it")]
-pub(crate) fn take_runs(mut out: impl FnMut(FrameSpan)) {
-    for (index, word) in OWNED.iter().enumerate() {
-        let mut rest = word.swap(0, Relaxed);
-        while rest != 0 {
-            let (first, count) = (rest.trailing_zeros(), (rest >> rest.trailing_zeros()).trailing_ones());
-            rest &= !(u64::MAX >> (64 - count) << first);
-            let start = Pfn::new(64 * index + first as usize);
-            out(FrameSpan::new(start, FrameCount::new(count as usize)).expect("frames"));
-        }
     }
 }
 

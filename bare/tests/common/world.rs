@@ -4,22 +4,13 @@ use core::fmt;
 use core::sync::atomic::AtomicU64;
 
 use pagemill::{Frames, Metadata};
-use pagemill_bare::frames::{self, FRAMES};
+use pagemill_bare::frames::FRAMES;
 use pagemill_bare::percpu::{self, Bare};
 use pagemill_bare::{cpu, harness, physical, println, smp, time};
-use pagemill_tests::{World, scenarios};
+use pagemill_tests::World;
 
 /// The machine we run on.
 pub(crate) struct Machine;
-
-/// Gives the machine to pagemill, and runs one scenario on it.
-#[allow(dead_code, reason = "not every kernel runs scenarios one by one")]
-pub(crate) fn run(name: &str) {
-    let handover = frames::init();
-    assert_eq!((handover.left_out, handover.problems), (0, 0));
-    let all = scenarios::<Machine>();
-    all.iter().find(|scenario| scenario.name == name).expect("the list has it").run(&Machine);
-}
 
 impl World for Machine {
     type P = Bare;
