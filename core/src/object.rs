@@ -68,6 +68,9 @@ use crate::sync::{Lock, const_fn};
 /// its objects and gives its frames back; what is still lent then stays where it is for ever, which
 /// [`destroy`](Self::destroy) tells instead.
 ///
+/// Its lock is none of those that [`Heap::lock_all`] takes: the copy of a process that forks must not use a cache which
+/// another thread may have been using at that moment.
+///
 /// ```
 #[doc = include_str!("object/machine.txt")]
 /// use pagemill::{CacheOptions, ObjectCache};

@@ -18,7 +18,8 @@ use crate::sync::const_fn;
 /// the next one of the same pool.
 ///
 /// Taking from the reserve and giving back to it needs no lock, which a handler could find held. It costs a look at
-/// some of the `N` places; at [`Checked`] each free looks at all of them.
+/// some of the `N` places; at [`Checked`] each free looks at all of them, and refuses what lies there. Two wrong frees
+/// of one object at the same moment may both miss it.
 ///
 /// ```
 #[doc = include_str!("machine.txt")]
