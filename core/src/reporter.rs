@@ -34,8 +34,21 @@ impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
     /// # Cost
     /// For each run two locks, and a look at a count for each huge frame of the arena.
     #[allow(unsafe_code, reason = "a promise of the caller's, on which zeroed memory stands")]
-    pub unsafe fn report(
+    pub unsafe fn report(&self, least: Order, most: FrameCount, reporter: impl FnMut(FrameSpan) -> bool) -> FrameCount {
+        // SAFETY: the caller's promise.
+        unsafe { self.report_units(Order::ZERO, least, most, reporter) }
+    }
+
+    /// As [`report`](Self::report), in runs of whole *units* of 2^`unit` frames: for an owner who takes no less, as where
+    /// the pages behind frames are larger than these. A unit with a dirty frame is reported with its clean ones, if all of
+    /// it is free.
+    ///
+    /// # Safety
+    /// As [`report`](Self::report).
+    #[allow(unsafe_code, reason = "as above")]
+    pub unsafe fn report_units(
         &self,
+        unit: Order,
         least: Order,
         most: FrameCount,
         mut reporter: impl FnMut(FrameSpan) -> bool,
@@ -44,7 +57,7 @@ impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
         for arena in self.zones().flat_map(|zone| zone.arenas()) {
             let mut below = u32::MAX;
             while reported < most {
-                let run = self.with_access(|access| arena.take_dirty(access, least, below));
+                let run = self.with_access(|access| arena.take_dirty(access, [unit, least], below));
                 let Some(Some((start, count))) = run else { break };
                 below = start;
                 let span = FrameSpan::new(arena.pfn(start), FrameCount::new(count as usize));

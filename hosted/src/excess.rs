@@ -16,7 +16,7 @@ use pagemill::{Config, FrameCount, FrameSpan, Frames, Order};
 
 use crate::errno::keeping_errno;
 use crate::options::options;
-use crate::reserve::{PAGE, Reservation};
+use crate::reserve::{PAGE, Reservation, system_page};
 use crate::tls::Hosted;
 
 /// What may always be dirty.
@@ -195,7 +195,9 @@ impl Excess {
         order: u32,
         most: usize,
     ) -> usize {
-        let least = Order::new(order).unwrap_or(Order::ZERO);
+        // The system takes whole pages.
+        let of_a_page = (system_page() / PAGE).ilog2();
+        let [unit, least] = [of_a_page, order.max(of_a_page)].map(|order| Order::new(order).unwrap_or(Order::ZERO));
         let mut refused = false;
         let reporter = |span: FrameSpan| {
             let taken = reservation.discard(span.start().number() * PAGE..span.end().number() * PAGE);
@@ -203,7 +205,7 @@ impl Excess {
             taken
         };
         // SAFETY: frame n is the page n pages after the reservation's start, and what the system has taken reads as zeros.
-        let reported = unsafe { frames.report(least, FrameCount::new(most), reporter) };
+        let reported = unsafe { frames.report_units(unit, least, FrameCount::new(most), reporter) };
         if refused {
             self.not_before_ms.store(now_ms() + 1000, Ordering::Relaxed);
         }

@@ -140,6 +140,9 @@ pub use profile::{Profile, ProfileTotals, profile};
 #[cfg(target_os = "linux")]
 pub use report::write_report;
 #[cfg(target_os = "linux")]
+#[doc(hidden)]
+pub use reserve::system_page;
+#[cfg(target_os = "linux")]
 pub use stats::{Stats, SystemStats};
 #[cfg(target_os = "linux")]
 pub use tls::{Hosted, Seat, Sitting, thread_is_ready};

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use pagemill::Relocation;
 
 use crate::errno::keeping_errno;
-use crate::reserve::PAGE;
+use crate::reserve::{PAGE, system_page};
 
 /// What is shorter is copied: two calls have their price, and each page's table entry is moved.
 pub(crate) const LEAST_BYTES: usize = 1 << 20;
@@ -49,7 +49,8 @@ impl Moved {
     /// Both are whole pages of the reservation, readable and writable, and nobody uses either.
     pub(crate) unsafe fn relocate(&self, from: *mut u8, to: *mut u8, offset: usize, bytes: usize) -> Relocation {
         // Relaxed, here and below: a bound, and bits that whoever has the block set himself.
-        let room = self.count.load(Ordering::Relaxed) + bytes / HUGE_BYTES + 2 <= MOST_MOVED;
+        // Where the system's pages are larger than frames, those at the ends are others', too.
+        let room = system_page() == PAGE && self.count.load(Ordering::Relaxed) + bytes / HUGE_BYTES + 2 <= MOST_MOVED;
         // SAFETY: the caller's promise.
         if !room || !unsafe { may_move(from) } || !unsafe { may_move(to) } {
             return Relocation::Refused;

@@ -8,6 +8,7 @@ use pagemill::PageHook;
 
 use crate::errno::keeping_errno;
 use crate::proc::Lines;
+use crate::reserve::are_whole;
 
 /// For the heap of a process.
 pub(crate) static PAGES: PageHook = PageHook { close, open, erase };
@@ -42,6 +43,10 @@ fn max_map_count() -> Option<usize> {
 }
 
 unsafe fn close(page: *mut u8, bytes: usize) -> bool {
+    // The system would close what lies beside them along with them.
+    if !are_whole(page, bytes) {
+        return false;
+    }
     keeping_errno(|| {
         // Relaxed, here and below: a count that orders nothing.
         if CLOSED.fetch_add(1, Ordering::Relaxed) < most_closed() {
@@ -65,8 +70,9 @@ unsafe fn open(page: *mut u8, bytes: usize) -> bool {
 }
 
 unsafe fn erase(pages: *mut u8, bytes: usize) -> bool {
+    let pays = bytes >= ERASE_BYTES && are_whole(pages, bytes);
     // SAFETY: private anonymous pages of the heap's that hold nothing of anybody; they read as zeros afterwards.
-    bytes >= ERASE_BYTES && keeping_errno(|| unsafe { libc::madvise(pages.cast(), bytes, libc::MADV_DONTNEED) == 0 })
+    pays && keeping_errno(|| unsafe { libc::madvise(pages.cast(), bytes, libc::MADV_DONTNEED) == 0 })
 }
 
 /// A number that nobody guesses; 0 if the system has none.

@@ -4,14 +4,36 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pagemill::Metadata;
 
 use crate::errno::keeping_errno;
 use crate::proc::Lines;
 
-/// The pages that are made usable.
+/// The bytes of a frame, and of the smallest page there is.
 pub(crate) const PAGE: usize = 4096;
+
+/// The bytes of the system's pages: those of a frame, or 16 or 64 KiB on some machines with aarch64. For the C library, too.
+#[doc(hidden)]
+pub fn system_page() -> usize {
+    static KNOWN: AtomicUsize = AtomicUsize::new(0);
+    match KNOWN.load(Ordering::Relaxed) {
+        0 => {
+            // SAFETY: a look at what the system told the process when it began.
+            let told = unsafe { libc::getauxval(libc::AT_PAGESZ) } as usize;
+            let page = if told.is_power_of_two() { told.max(PAGE) } else { PAGE };
+            KNOWN.store(page, Ordering::Relaxed);
+            page
+        }
+        page => page,
+    }
+}
+
+/// Whether these are whole pages of the system.
+pub(crate) fn are_whole(start: *mut u8, bytes: usize) -> bool {
+    (start.addr() | bytes) & (system_page() - 1) == 0
+}
 
 /// A range of addresses that nobody else in the process gets.
 #[derive(Clone, Copy)]
@@ -29,6 +51,7 @@ impl Reservation {
     /// Reserves `bytes` from a multiple of `align` on, a power of two. None of it can be touched yet, and none of it
     /// counts as memory, however strictly the system counts.
     pub(crate) fn new(bytes: usize, align: usize) -> Option<Self> {
+        let bytes = bytes.checked_next_multiple_of(system_page())?;
         let asked = bytes.checked_add(align - PAGE)?;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
         // SAFETY: a new mapping wherever the kernel wants touches nothing that exists.
@@ -62,7 +85,7 @@ impl Reservation {
         start..start + self.bytes
     }
 
-    /// Lets these bytes, rounded to pages, be read as zeros, which does not count as memory. In huge pages of zeros: whoever
+    /// Lets these bytes, rounded to pages of the system, be read as zeros, which does not count as memory. In huge pages of zeros: whoever
     /// locks all that the process has maps all of this, and small ones would take a minute.
     pub(crate) fn show(&self, range: Range<usize>) -> bool {
         self.protect(range.clone(), libc::PROT_READ) && self.advise(range, libc::MADV_HUGEPAGE)
@@ -107,12 +130,15 @@ impl Reservation {
         self.protect(range, libc::PROT_READ | libc::PROT_WRITE)
     }
 
-    /// Lets the system have what is behind these whole pages, which read as zeros afterwards; `false` if it does not take
-    /// it, because they are locked, or because somebody has forbidden it.
+    /// Lets the system have what is behind these frames, which read as zeros afterwards; `false` if it does not take all of
+    /// it, because they are locked, because somebody has forbidden it, or because they are no whole pages of the system.
     pub(crate) fn discard(&self, range: Range<usize>) -> bool {
-        let Some((first, bytes)) = self.pages(range) else { return false };
-        // SAFETY: the pages are this reservation's, and nobody uses what is in them.
-        keeping_errno(|| unsafe { libc::madvise(first.as_ptr().cast(), bytes, libc::MADV_DONTNEED) == 0 })
+        let page = system_page();
+        let (from, to) = (range.start.next_multiple_of(page), range.end & !(page - 1));
+        let Some((first, bytes)) = self.pages(from..to) else { return false };
+        // SAFETY: whole pages of this reservation, and nobody uses what is in them.
+        let taken = keeping_errno(|| unsafe { libc::madvise(first.as_ptr().cast(), bytes, libc::MADV_DONTNEED) == 0 });
+        taken && bytes == range.len()
     }
 
     /// Gets the pages behind these bytes at once, which changes nothing in those that are there.
@@ -137,9 +163,10 @@ impl Reservation {
         keeping_errno(|| unsafe { libc::mprotect(first.as_ptr().cast(), bytes, rights) == 0 })
     }
 
-    /// The pages that the bytes lie in.
+    /// The system's pages that the bytes lie in.
     pub(crate) fn pages(&self, range: Range<usize>) -> Option<(NonNull<u8>, usize)> {
-        let (from, to) = (range.start & !(PAGE - 1), range.end.next_multiple_of(PAGE));
+        let page = system_page();
+        let (from, to) = (range.start & !(page - 1), range.end.next_multiple_of(page));
         if from > to || to > self.bytes {
             return None;
         }
@@ -204,9 +231,7 @@ pub(crate) fn mapped() -> usize {
         let line = str::from_utf8(lines.next()?).ok()?;
         line.split(' ').next()?.parse::<usize>().ok()
     };
-    // SAFETY: a look at what the system told the process when it began.
-    let page = unsafe { libc::getauxval(libc::AT_PAGESZ) } as usize;
-    pages().unwrap_or(0).saturating_mul(page)
+    pages().unwrap_or(0).saturating_mul(system_page())
 }
 
 #[cfg(all(test, not(miri)))]

@@ -87,13 +87,13 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
         })
     }
 
-    /// Takes dirty frames out of their trees that are free blocks of 2^`least` frames or larger, as far up as there are
-    /// any below `below`: their first index and how many there are. They are nobody's until they are
-    /// [given back](Self::return_reported).
+    /// Takes dirty frames out of their trees that are free blocks of 2^`least` frames or larger, in whole units of 2^`unit`
+    /// frames, as far up as there are any below `below`: their first index and how many there are. They are nobody's until
+    /// they are [given back](Self::return_reported).
     pub(crate) fn take_dirty(
         &self,
         access: Access<'_, P>,
-        least: Order,
+        [unit, least]: [Order; 2],
         below: u32,
     ) -> Result<Option<(u32, u32)>, Busy> {
         self.with(access, |arena, state| {
@@ -108,7 +108,8 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
                     continue;
                 }
                 state.buddy.settle_all();
-                if let Some((start, count)) = arena.dirty_run(state, window.start..window.end.min(below), least) {
+                if let Some((start, count)) = arena.dirty_run(state, window.start..window.end.min(below), [unit, least])
+                {
                     let taken = state.buddy.take_at(start, count);
                     debug_assert!(taken.is_ok(), "the run is free");
                     arena.note_taken(state, start, count);
@@ -119,19 +120,22 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
         })
     }
 
-    /// The last run of dirty frames in a free block of 2^`least` frames or more in a tree.
-    fn dirty_run(&self, state: &State<'m, C>, window: Range<u32>, least: Order) -> Option<(u32, u32)> {
+    /// The last run of units with dirty frames in a free block of 2^`least` frames or more in a tree.
+    fn dirty_run(&self, state: &State<'m, C>, window: Range<u32>, [unit, least]: [Order; 2]) -> Option<(u32, u32)> {
+        let unit = unit.frames() as u32;
         let mut last = None;
         let mut next = window.start;
         while let Some((start, count)) = state.buddy.next_free_chunk(next, window.end) {
             next = start + count;
             // A huge frame that is free but for a frame that is not spanned counts as one.
             let wide = count >= least.frames() as u32 || count == window.end - window.start;
-            if !wide {
+            let whole = start.next_multiple_of(unit)..next / unit * unit;
+            if !wide || whole.is_empty() {
                 continue;
             }
-            let Some(first) = (start..next).find(|&index| self.is_dirty(index)) else { continue };
-            let end = (first..next).rev().find(|&index| self.is_dirty(index))? + 1;
+            let Some(first) = whole.clone().find(|&index| self.is_dirty(index)) else { continue };
+            let end = (first..whole.end).rev().find(|&index| self.is_dirty(index))? + 1;
+            let (first, end) = (first / unit * unit, end.next_multiple_of(unit));
             last = Some((first, end - first));
         }
         last

@@ -47,15 +47,21 @@ impl<C: Config> World<C> {
     }
 
     fn report(&mut self, least: Order, most: FrameCount) -> usize {
+        self.report_units(Order::ZERO, least, most)
+    }
+
+    fn report_units(&mut self, unit: Order, least: Order, most: FrameCount) -> usize {
         let (lent, written) = (&self.lent, &mut self.written);
         let reporter = |run: FrameSpan| {
             assert!(lent.iter().all(|span| span.end() <= run.start() || run.end() <= span.start()), "{run:?} is lent");
+            let whole = [run.start().number(), run.count().get()].map(|number| number.is_multiple_of(unit.frames()));
+            assert_eq!(whole, [true; 2], "{run:?} is cut");
             (run.start().number()..run.end().number()).for_each(|frame| {
                 written.remove(&frame);
             });
             true
         };
-        report(&self.frames, least, most, reporter)
+        report(&self.frames, [unit, least], most, reporter)
     }
 }
 
@@ -63,12 +69,12 @@ impl<C: Config> World<C> {
 #[allow(unsafe_code, reason = "see above")]
 fn report<C: Config>(
     frames: &Frames<'static, Sim, C>,
-    least: Order,
+    [unit, least]: [Order; 2],
     most: FrameCount,
     reporter: impl FnMut(FrameSpan) -> bool,
 ) -> usize {
     // SAFETY: nobody touches these frames.
-    unsafe { frames.report(least, most, reporter) }.get()
+    unsafe { frames.report_units(unit, least, most, reporter) }.get()
 }
 
 #[test]
@@ -103,10 +109,26 @@ fn a_reporter_that_cannot_leaves_them_dirty() {
         calls += 1;
         false
     };
-    assert_eq!(report(&world.frames, Order::ZERO, ALL, refuse), 0);
+    assert_eq!(report(&world.frames, [Order::ZERO; 2], ALL, refuse), 0);
     assert_eq!((calls, world.frames.dirty_frames().get()), (1, 1024));
     assert_eq!(world.report(Order::ZERO, FrameCount::new(1)), 512, "whole runs, until there are enough");
     assert_eq!(world.report(Order::ZERO, ALL), 512);
+}
+
+#[test]
+fn units_are_reported_whole_if_all_of_one_is_free() {
+    let mut world = World::<Zeros<true>>::new(4096);
+    world.alloc(200).unwrap();
+    let start = world.lent[0].start();
+    assert!(start.number().is_multiple_of(16), "{start:?}");
+    // The first 40 stay lent.
+    world.lent[0] = FrameSpan::new(start, FrameCount::new(40)).unwrap();
+    world.frames.free_raw(start + FrameCount::new(40), FrameCount::new(160)).unwrap();
+    let unit = Order::new(4).unwrap();
+    let dirty = world.frames.dirty_frames().get();
+    // From 48 to 208: eight dirty ones lie in a unit with others that are lent.
+    assert_eq!((dirty, world.report_units(unit, Order::ZERO, ALL)), (160, 160));
+    assert_eq!((world.frames.dirty_frames().get(), world.report(Order::ZERO, ALL)), (8, 8));
 }
 
 #[test]
@@ -114,7 +136,7 @@ fn a_reporter_may_allocate_and_free() {
     let frames = machine::<Zeros<true>>(span(0, 4096), 1);
     let range = frames.alloc_range(&Request::frames(FrameCount::new(2048))).unwrap();
     frames.free_range(range).unwrap();
-    let reported = report(&frames, Order::ZERO, ALL, |run| {
+    let reported = report(&frames, [Order::ZERO; 2], ALL, |run| {
         let block = frames.alloc(Order::ZERO, AllocFlags::empty()).unwrap();
         assert!(!(run.start()..run.end()).contains(&block.head()), "what is reported is nobody's");
         frames.free(block).unwrap();
@@ -142,8 +164,8 @@ fn random<C: Config>(seed: u64, steps: usize) {
             }
             8..15 if !world.lent.is_empty() => world.free(below(world.lent.len())),
             _ => {
-                let order = Order::new(below(10) as u32).unwrap();
-                world.report(order, FrameCount::new(1 + below(600)));
+                let [unit, least] = [6, 10].map(|end| Order::new(below(end) as u32).unwrap());
+                world.report_units(unit, least, FrameCount::new(1 + below(600)));
             }
         }
     }
@@ -179,6 +201,6 @@ fn where_frames_do_not_start_as_zeros_nothing_is_reported() {
     let range = frames.alloc_range(&Request::frames(FrameCount::new(600))).unwrap();
     assert!(!frames.are_clean(range.span()));
     frames.free_range(range).unwrap();
-    assert_eq!(report(&frames, Order::ZERO, ALL, |_| true), 0);
+    assert_eq!(report(&frames, [Order::ZERO; 2], ALL, |_| true), 0);
     assert_eq!(frames.dirty_frames(), FrameCount::new(0));
 }

@@ -6,11 +6,10 @@ use std::ffi::{c_int, c_void};
 use std::ptr::NonNull;
 
 use libc::{EINVAL, ENOMEM};
+use pagemill_hosted::system_page;
 
 use crate::errno;
 use crate::heap::{self, LEAST_ALIGN};
-
-const PAGE: usize = 4096;
 
 fn aligned(align: usize, size: usize) -> *mut c_void {
     if align <= LEAST_ALIGN {
@@ -118,14 +117,14 @@ pub unsafe extern "C" fn posix_memalign(place: *mut *mut c_void, align: usize, s
 /// An object at the start of a page.
 #[unsafe(no_mangle)]
 pub extern "C" fn valloc(size: usize) -> *mut c_void {
-    aligned(PAGE, size)
+    aligned(system_page(), size)
 }
 
 /// Whole pages.
 #[unsafe(no_mangle)]
 pub extern "C" fn pvalloc(size: usize) -> *mut c_void {
-    match size.max(1).checked_next_multiple_of(PAGE) {
-        Some(size) => aligned(PAGE, size),
+    match size.max(1).checked_next_multiple_of(system_page()) {
+        Some(size) => aligned(system_page(), size),
         None => errno::none(ENOMEM),
     }
 }

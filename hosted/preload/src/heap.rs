@@ -27,7 +27,7 @@ pub(crate) const LEAST_ALIGN: usize = 16;
 const MOST_SMALL_BYTES: usize = 32 << 10;
 /// The most that may be asked for: the difference of two pointers.
 const MOST_BYTES: usize = isize::MAX as usize;
-
+/// The bytes of a frame.
 const PAGE: usize = 4096;
 
 const NOT_CHOSEN: u8 = 0;
