@@ -3,27 +3,20 @@
 //! ```text
 //!   span       │ 48 │ 48 │ 48 │ 48 │ …        │ 64  │ 64  │ …
 //!                ▼    ▼    ▼    ▼               ▼     ▼
-//!   32 … 56    │l0│  │l2│l1│                    one byte for each 32 bytes of the span
-//!   64 … 112   │                              │l0│  │        one for each 64; and so on, a row an octave of sizes
-//!
-//!   all rows   │ … │ 64 … 112 │    32 … 56    │           16 … 28           │        one array, each row at its own
-//!            S/256 S/64      S/32            S/16                          S/8       length from the beginning
+//!   32 … 56    │l0│l4│  │l0│                    a row with one byte for each 32 bytes of the span
+//!   64 … 120   │                              │l0│l0│       one for each 64; and so on, a row an octave of sizes
 //! ```
 //!
-//! A class has its sizes' octave in common with three others; slots of one class are at least as far apart as the bytes
+//! A class has its sizes' octave in common with seven others; slots of one class are at least as far apart as the bytes
 //! of that octave's row, so no two share one. The byte of a lent object tells its class and where in the byte's stretch
 //! of the span it starts; every other byte is 0: what was never lent, what is free, whatever lies inside an object. So
 //! one load and one comparison answer whether an object of this class starts here and is lent, with no look at a slab;
-//! the array starts at zero and costs memory only where objects are.
-//!
-//! With `S` a power of two and no less than the span, the rows lie in one array as the levels of a tree do in a heap of
-//! an array: the byte of octave `o` for an offset has the index `(S + offset) >> (o + 3)`. An address outside of the span
-//! may lead into another octave's row, where no byte is ever what it would have to be.
+//! the rows start at zero and cost memory only where objects are.
 //!
 //! The byte of an object that is a *sample* is another one, so that whoever frees it by its class's byte finds it wrong and
-//! looks twice. It tells the octave and not the class, for which there are not enough bytes: the slab knows it.
+//! looks twice.
 //!
-//! For spans whose metadata is backed lazily: the array is a quarter of the span long. Elsewhere the marks stand in the
+//! For spans whose metadata is backed lazily: the rows are a quarter of the span long. Elsewhere the marks stand in the
 //! slabs' descriptors (`Slab::mark`), which takes three loads more.
 
 use core::ops::Range;
@@ -33,25 +26,32 @@ use crate::size_class::SizeClass;
 use crate::sync::{AtomicU8, AtomicUsize, Ordering, PublishSlice, const_fn};
 
 /// The octaves of the classes' sizes: 8, 16, 32, …, 32768.
-const OCTAVES: u32 = SizeClass::MAX_BYTES.ilog2() - FIRST_LOG2 + 1;
+const OCTAVES: usize = (SizeClass::MAX_BYTES.ilog2() - FIRST_LOG2 + 1) as usize;
 /// log2 of the first.
 const FIRST_LOG2: u32 = 3;
+/// So many that an octave finds its row without a comparison.
+const ROWS: usize = SizeClass::OCTAVES;
 
-/// From here on bytes say that an object is a sample; below, what else is lent.
-const SAMPLES: u32 = 200;
-const _: () = assert!(4 * (OCTAVES - 1) * 4 + 4 + 3 < SAMPLES && SAMPLES + OCTAVES * 4 <= 1 << u8::BITS);
+/// How many places of a byte's stretch an object may start at, and how many classes an octave has at most.
+const PARTS: usize = 8;
+const STEPS: usize = 8;
+/// In the byte of what is lent and no sample.
+const PLAIN: u8 = 1 << 7;
+const _: () = assert!(PARTS * STEPS < PLAIN as usize, "a sample's byte is not 0, and none that is plain");
+const _: () = assert!(SizeClass::PLACES / SizeClass::OCTAVES <= STEPS && OCTAVES <= ROWS);
 
-/// The array, for a span that grows at its end.
+/// The rows, for a span that grows at its end.
+#[repr(C)]
 pub(crate) struct Shadow<'m> {
-    /// `S` bytes before the span, wrapping around: addresses count from here.
-    origin: AtomicUsize,
-    bytes: PublishSlice<'m, AtomicU8>,
+    /// Where the span begins.
+    base: AtomicUsize,
+    rows: [PublishSlice<'m, AtomicU8>; ROWS],
 }
 
 impl<'m> Shadow<'m> {
     const_fn! {
         pub(crate) const fn empty() -> Self {
-            Self { origin: AtomicUsize::new(0), bytes: PublishSlice::empty() }
+            Self { base: AtomicUsize::new(0), rows: [const { PublishSlice::empty() }; ROWS] }
         }
     }
 
@@ -60,54 +60,57 @@ impl<'m> Shadow<'m> {
         plan.and::<AtomicU8>(Self::bytes(span_bytes))
     }
 
-    /// The bytes of the array.
+    /// The bytes of all rows.
     pub(crate) const fn bytes(span_bytes: usize) -> usize {
-        match Self::scale(span_bytes).checked_add(span_bytes) {
-            Some(end) => end >> FIRST_LOG2,
-            None => usize::MAX,
-        }
+        Self::before(OCTAVES, span_bytes)
     }
 
-    /// `S`.
-    const fn scale(span_bytes: usize) -> usize {
-        match span_bytes.checked_next_power_of_two() {
-            Some(scale) => scale,
-            None => usize::MAX,
+    /// The bytes of the rows before that of an octave.
+    const fn before(octave: usize, span_bytes: usize) -> usize {
+        let (mut bytes, mut row) = (0, 0);
+        while row < octave {
+            bytes += span_bytes.div_ceil(1 << FIRST_LOG2 << row);
+            row += 1;
         }
+        bytes
     }
 
     /// The bytes about a part of the span, row by row.
     pub(crate) fn ranges(span_bytes: usize, part: Range<usize>) -> impl Iterator<Item = Range<usize>> {
-        let scale = Self::scale(span_bytes);
-        (FIRST_LOG2..FIRST_LOG2 + OCTAVES)
-            .map(move |log2| (scale + part.start) >> log2..((scale + part.end - 1) >> log2) + 1)
+        (0..OCTAVES).map(move |octave| {
+            let [row, log2] = [Self::before(octave, span_bytes), octave + FIRST_LOG2 as usize];
+            row + (part.start >> log2)..row + ((part.end - 1) >> log2) + 1
+        })
     }
 
     /// Shadows a span of so many bytes, whose first has the address `base`.
     pub(crate) fn init(&self, base: usize, span_bytes: usize, carver: &mut Carver<'m>) {
-        self.origin.store(base.wrapping_sub(Self::scale(span_bytes)), Ordering::Relaxed);
-        let bytes = carver.zeros(Self::bytes(span_bytes));
-        if !bytes.is_empty() {
-            self.bytes.set(bytes);
+        self.base.store(base, Ordering::Relaxed);
+        for (octave, row) in self.rows.iter().enumerate().take(OCTAVES) {
+            let bytes = carver.zeros(span_bytes.div_ceil(1 << FIRST_LOG2 << octave));
+            if !bytes.is_empty() {
+                row.set(bytes);
+            }
         }
     }
 
-    /// Where the array begins.
+    /// Where the rows begin.
     pub(crate) fn address(&self) -> usize {
-        self.bytes.slice().as_ptr().addr()
+        self.rows[0].slice().as_ptr().addr()
     }
 
     /// The byte of an object at `address`, and what it is while the object is lent.
     ///
-    /// Starts of the class are multiples of a quarter of its octave, so four places share a byte. An offset that is none
-    /// of these has its low bits rotated to the top: the array is not that long.
+    /// Starts of the class are multiples of an eighth of its octave's bytes, so eight places share a byte. An offset that is
+    /// none of these has its low bits rotated to the top: no row is that long, nor does one reach to an address outside of
+    /// the span.
     #[inline(always)]
     fn byte(&self, class: SizeClass, address: usize) -> Option<(&'m AtomicU8, u8)> {
-        let place = address.wrapping_sub(self.origin.load(Ordering::Relaxed));
-        let quarter = place.rotate_right(class.octave() as u32 + FIRST_LOG2 - 2);
-        let byte = self.bytes.slice().get(quarter / 4)?;
-        // Never 0, and different in each octave.
-        Some((byte, ((quarter as u32 & 3) + class.number() * 4 + 4) as u8))
+        let octave = class.octave();
+        let place = address.wrapping_sub(self.base.load(Ordering::Relaxed)).rotate_right(octave as u32);
+        let byte = self.rows[octave].slice().get(place / PARTS)?;
+        // Never 0, and different for each class of the octave.
+        Some((byte, ((place % PARTS) as u32 + class.number() * PARTS as u32) as u8 | PLAIN))
     }
 
     /// Marks an object of a slab as lent.
@@ -129,9 +132,7 @@ impl<'m> Shadow<'m> {
     /// The byte of an object at `address`, and what it is while the object is a sample.
     fn sample_byte(&self, class: SizeClass, address: usize) -> Option<(&'m AtomicU8, u8)> {
         let (byte, lent) = self.byte(class, address)?;
-        // What stands in a quarter of an octave is the same in both bytes, and so is the place of its row.
-        let quarter = (u32::from(lent) - 4) & 3;
-        Some((byte, (SAMPLES + class.octave() as u32 * 4 + quarter) as u8))
+        Some((byte, lent % (PARTS * STEPS) as u8 + 1))
     }
 
     /// Marks an object of a slab as a sample.
@@ -154,7 +155,7 @@ impl<'m> Shadow<'m> {
     }
 
     /// As [`take_back`](Self::take_back), by an exchange: of several at the same moment one succeeds. Of a sample, if so
-    /// told, of which the caller knows the class.
+    /// told.
     pub(crate) fn take_back_once(&self, class: SizeClass, address: usize, sample: bool) -> bool {
         let found = if sample { self.sample_byte(class, address) } else { self.byte(class, address) };
         found.is_some_and(|(byte, lent)| byte.compare_exchange(lent, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok())
@@ -213,19 +214,17 @@ mod tests {
     }
 
     #[test]
-    fn a_sample_is_known_by_its_octave_and_its_start_and_is_no_other_object() {
+    fn a_sample_is_known_by_its_class_and_its_start_and_is_no_other_object() {
         let needed = Shadow::plan(Plan::new(), SPAN_BYTES).bytes();
         let shadow = Shadow::empty();
         shadow.init(BASE, SPAN_BYTES, &mut Carver::new(bytes(needed), needed).unwrap());
         for class in classes() {
             let at = BASE + 3 * class.bytes();
             shadow.lend_sample(class, at);
-            assert!(shadow.is_lent(class, at, true) && !shadow.take_back(class, at));
-            for other in classes().filter(|other| other.octave() != class.octave()) {
-                assert!(!shadow.is_lent(other, at, true) && !shadow.is_lent(other, at, false), "{other:?}");
-            }
             for other in classes() {
-                assert!(!shadow.is_lent(other, at, false) && !shadow.is_lent(other, at + 8, true), "{other:?}");
+                assert!(!shadow.is_lent(other, at, false) && !shadow.take_back(other, at), "{other:?}");
+                assert!(!shadow.is_lent(other, at + 8, true) && !shadow.is_lent(other, at - 8, true), "{other:?}");
+                assert_eq!(shadow.is_lent(other, at, true), other == class, "{other:?}");
             }
             assert!(shadow.take_back_once(class, at, true) && !shadow.take_back_once(class, at, true));
         }
@@ -242,20 +241,19 @@ mod tests {
         );
     }
 
-    /// An address before the span, or behind it, leads into the row of another octave.
     #[test]
-    fn no_byte_means_the_same_in_two_rows() {
+    fn no_address_outside_of_the_span_leads_to_a_byte() {
         let span_bytes = 4 << 10;
         let needed = Shadow::plan(Plan::new(), span_bytes).bytes();
         let shadow = Shadow::empty();
         shadow.init(BASE, span_bytes, &mut Carver::new(bytes(needed), needed).unwrap());
-        let all = || SizeClass::all().filter(|class| class.bytes() <= 64);
-        for class in all() {
+        for class in SizeClass::all().filter(|class| class.bytes() <= 64) {
             (0..span_bytes / class.bytes()).for_each(|slot| shadow.lend(class, BASE + slot * class.bytes()));
         }
-        for class in all() {
+        for class in SizeClass::all() {
             for outside in (BASE - (1 << 20)..BASE).chain(BASE + span_bytes..BASE + (1 << 20)).step_by(8) {
-                assert!(!shadow.is_lent(class, outside, false), "{class:?} {outside:#x}");
+                let is_lent = |sample| shadow.is_lent(class, outside, sample);
+                assert!(!is_lent(false) && !is_lent(true), "{class:?} {outside:#x}");
             }
         }
     }
@@ -275,6 +273,6 @@ mod tests {
                 assert!(ranges.iter().any(|range| range.contains(&at)), "{class:?} {offset}");
             }
         }
-        assert!(ranges.windows(2).all(|rows| rows[1].end <= rows[0].start), "rows are apart");
+        assert!(ranges.windows(2).all(|rows| rows[0].end <= rows[1].start), "rows are apart");
     }
 }

@@ -1,33 +1,39 @@
 //! Size classes: the sizes that small requests are rounded up to.
 //!
 //! ```text
-//!   8 │ 16 24 │ 32 40 48 56 │ 64 80 96 112 │ 128 160 192 224 │ 256 … │ 16 KiB 20 24 28 │ 32 KiB
-//!     four to a doubling, of these the multiples of 8: a request is at most a fifth too large, a twelfth on average
+//!   8 │ 16 24 │ 32 40 48 56 │ 64 72 80 88 96 104 112 120 │ 128 144 160 176 192 … │ 256 … │ 16 KiB 18 20 … 30 │ 32 KiB
+//!     eight to a doubling, of these the multiples of 8: a request is at most a ninth too large, a twenty-third on average
 //! ```
 //!
 //! Slots of a class stand side by side from an aligned start, so each is aligned to the largest power of two that
 //! divides the size. That makes alignment a matter of size: a request is first rounded up to a multiple of its
-//! alignment, and whatever class holds that is aligned well enough. Four classes a doubling is what jemalloc and
-//! mimalloc found to be the balance between waste inside slots and slabs of too many kinds.
+//! alignment, and whatever class holds that is aligned well enough. Four classes a doubling, as jemalloc and mimalloc
+//! have, take less for stacks and half-filled slabs, and more for what is lent.
 
 use core::alloc::Layout;
 
 /// The size class of a small object.
 ///
 /// ```text
-///  7      2   1   0
+///  7      3   2   0
 /// ┌────────┬──────┐
-/// │ octave │ step │   size = (4 + step) * 2^(octave + 1) bytes
+/// │ octave │ step │   size = (8 + step) * 2^octave bytes
 /// └────────┴──────┘
 /// ```
 ///
 /// Everything about a class follows from its number by shifts, so that it folds away where the class is a constant, and
-/// needs no table where it is not. The first two octaves have gaps, where a size would be no multiple of 8.
+/// needs no table where it is not. The first three octaves have gaps, where a size would be no multiple of 8.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct SizeClass(u32);
 
 /// log2 of the largest size. Models have fewer classes, since a pool of all of them does not fit their threads' stacks.
 const MAX_LOG2: u32 = if cfg!(any(loom, shuttle)) { 10 } else { 15 };
+
+/// log2 of the classes in a doubling.
+const STEPS_LOG2: u32 = if cfg!(any(loom, shuttle)) { 2 } else { 3 };
+
+/// The number of the last class.
+const LAST: u32 = (MAX_LOG2 - 3) << STEPS_LOG2;
 
 const _: () = {
     let mut below = 0;
@@ -36,10 +42,11 @@ const _: () = {
         if let Some(class) = SizeClass::new(index) {
             let size = class.bytes();
             assert!(below < size && size % 8 == 0, "ascending multiples of 8");
-            // The smallest request of a class wastes less than a fifth of its slot, or less than 8 bytes.
-            assert!(size - (below + 1) < 8 || (size - (below + 1)) * 5 < size, "little waste");
+            // The smallest request of a class wastes less than 1 in 9 (of four steps, 1 in 5) of its slot, or less than 8 bytes.
+            assert!(size - (below + 1) < 8 || (size - (below + 1)) * (1 + (1 << STEPS_LOG2)) < size, "little waste");
             // Both ends of its range find the class.
-            assert!(SizeClass::of_last(below).index() == index && SizeClass::of_last(size - 1).index() == index);
+            let ends = [SizeClass::of_double(2 * below), SizeClass::of_double(2 * (size - 1))];
+            assert!(ends[0].index() == index && ends[1].index() == index);
             below = size;
         }
         index += 1;
@@ -48,8 +55,12 @@ const _: () = {
 };
 
 impl SizeClass {
-    /// Where the indexes of classes end. Not every index below it is a class: there are 44.
-    pub const COUNT: usize = if cfg!(any(loom, shuttle)) { 32 } else { 64 };
+    /// Where the indexes of classes end. Not every index below it is a class: there are 80.
+    pub const COUNT: usize = LAST as usize + 1;
+    /// The same as a power of two, for arrays that a class finds its place in without a comparison.
+    pub(crate) const PLACES: usize = Self::COUNT.next_power_of_two();
+    /// Where [octaves](Self::octave) end, for such arrays.
+    pub(crate) const OCTAVES: usize = Self::PLACES >> STEPS_LOG2;
     /// The largest size of a small object.
     pub const MAX_BYTES: usize = 1 << MAX_LOG2;
 
@@ -58,41 +69,44 @@ impl SizeClass {
     /// A constant where the layout is one.
     #[inline(always)]
     pub const fn of(layout: Layout) -> Option<Self> {
-        // The last byte of the size rounded up to its alignment. No size at all wraps around and is too large.
-        let last = layout.size().wrapping_sub(1) | (layout.align() - 1);
-        if last < Self::MAX_BYTES { Some(Self::of_last(last)) } else { None }
+        // Twice the last byte of the size rounded up to its alignment. No size at all wraps around and is too large, and none
+        // is so large that its double wraps around.
+        let last = layout.size().wrapping_sub(1).wrapping_mul(2) | ((layout.align() - 1) * 2);
+        if last < 2 * Self::MAX_BYTES { Some(Self::of_double(last)) } else { None }
     }
 
-    /// The class of a size from 1 to [`MAX_BYTES`](Self::MAX_BYTES), given as the offset of its last byte.
+    /// The class of a size from 1 to [`MAX_BYTES`](Self::MAX_BYTES), given as twice the offset of its last byte.
     ///
-    /// The last byte of a multiple of 8. The two bits below its leading one number the step before. A float has both side
-    /// by side, and the conversion is half of what looking for the leading bit costs on many x86 CPUs, where it is to be
-    /// had: in a kernel it mostly is not.
+    /// The last byte of a multiple of 8. The bits below its leading one number the step before; it is doubled since 7 has too
+    /// few. A float has both side by side, and the conversion is half of what looking for the leading bit costs on many x86
+    /// CPUs, where it is to be had: in a kernel it mostly is not.
     #[inline(always)]
-    const fn of_last(last: usize) -> Self {
-        let last = last | 7;
+    const fn of_double(last: usize) -> Self {
+        const FIRST: u32 = (4 << STEPS_LOG2) - 1;
+        let last = last | 15;
         if cfg!(all(target_arch = "x86_64", target_feature = "sse2")) {
             // Exact: an offset has fewer bits than a float's fraction.
             let bits = (last as i32 as f32).to_bits();
-            return Self((bits >> (f32::MANTISSA_DIGITS - 3)).wrapping_sub(4 * 127 + 11));
+            let number = (bits >> (f32::MANTISSA_DIGITS - 1 - STEPS_LOG2)).wrapping_sub((127 << STEPS_LOG2) + FIRST);
+            // Masked here, where the compiler sees once that it is one of the places.
+            return Self(number % Self::PLACES as u32);
         }
         let log2 = last.ilog2();
-        let step = (last >> (log2 - 2)) as u32 & 3;
-        Self(log2 * 4 + step - 11)
+        let step = (last >> (log2 - STEPS_LOG2)) as u32 & ((1 << STEPS_LOG2) - 1);
+        Self((log2 << STEPS_LOG2) + step - FIRST)
     }
 
     /// The class with this index.
     pub const fn new(index: usize) -> Option<Self> {
         let class = Self(index as u32);
-        let exists = index <= ((MAX_LOG2 - 3) * 4) as usize && class.bytes().is_multiple_of(8);
-        if exists { Some(class) } else { None }
+        if index <= LAST as usize && class.bytes().is_multiple_of(8) { Some(class) } else { None }
     }
 
     /// The class whose number somebody has kept; `None` for what is beyond all of them, as a mark for none is. The number of
     /// a class in a gap is never kept.
     #[inline(always)]
     pub(crate) const fn kept(number: u32) -> Option<Self> {
-        if number <= (MAX_LOG2 - 3) * 4 { Some(Self(number)) } else { None }
+        if number <= LAST { Some(Self(number)) } else { None }
     }
 
     /// Every class, smallest first.
@@ -103,8 +117,8 @@ impl SizeClass {
     /// The class as an index, below [`COUNT`](Self::COUNT).
     #[inline(always)]
     pub const fn index(self) -> usize {
-        // The mask says so to the compiler.
-        (self.0 as usize) & (Self::COUNT - 1)
+        // Nothing where the compiler knows that it is one of the places.
+        (self.0 as usize) & (Self::PLACES - 1)
     }
 
     /// The same without a mask.
@@ -116,7 +130,7 @@ impl SizeClass {
     /// The bytes of a slot.
     #[inline(always)]
     pub const fn bytes(self) -> usize {
-        (4 + self.step()) << (self.octave() + 1)
+        ((1 << STEPS_LOG2) + self.step()) << self.octave() << (3 - STEPS_LOG2)
     }
 
     /// Whether it has few objects to a slab, so that each that is idle keeps much from going home.
@@ -127,14 +141,13 @@ impl SizeClass {
     /// Which doubling of 8 bytes it belongs to.
     #[inline(always)]
     pub(crate) const fn octave(self) -> usize {
-        // Not by the index, whose mask would be one more step.
-        (self.0 / 4) as usize
+        self.index() >> STEPS_LOG2
     }
 
-    /// Which quarter of its octave it is.
+    /// Which part of its octave it is.
     #[inline(always)]
     pub(crate) const fn step(self) -> usize {
-        self.index() % 4
+        self.index() % (1 << STEPS_LOG2)
     }
 
     /// What every slot is aligned to.

@@ -48,8 +48,8 @@ pub(crate) struct Shape {
 struct Shapes<C>(PhantomData<C>);
 
 impl<C: Config> Shapes<C> {
-    const TABLE: [Shape; SizeClass::COUNT] = {
-        let mut table = [Shape { bytes: 0, slots: 0 }; SizeClass::COUNT];
+    const TABLE: [Shape; SizeClass::PLACES] = {
+        let mut table = [Shape { bytes: 0, slots: 0 }; SizeClass::PLACES];
         let mut index = 0;
         while index < SizeClass::COUNT {
             if let Some(class) = SizeClass::new(index) {
@@ -69,11 +69,11 @@ impl Shape {
     }
 
     /// The shape for slots of `size` bytes: a slab or twice or four times that, until two of them fit and an eighth at
-    /// most is left.
+    /// most is left. Of four slabs a fifth is, at worst: longer ones would seldom go home.
     pub(crate) const fn of_bytes<C: Config>(size: usize) -> Self {
         const { assert!(C::SLAB_BYTES.is_power_of_two() && C::SLAB_BYTES <= 64 << 10 && C::SLAB_BYTES >= C::FRAME_BYTES) };
         let mut bytes = C::SLAB_BYTES;
-        while bytes < 2 * size || bytes % size > bytes / 8 {
+        while bytes < 2 * size || bytes % size > bytes / 8 && bytes < 4 * C::SLAB_BYTES {
             bytes *= 2;
         }
         Self { bytes, slots: (bytes / size) as u32 }
@@ -82,8 +82,8 @@ impl Shape {
 
 /// `2^32 / bytes`, rounded up, of each class: a multiplication finds the slot of an offset, and what is left over tells
 /// whether the offset is a slot's start (Lemire, Kaser and Kurz, "Faster remainder by direct computation", 2019).
-const RECIPROCAL: [u32; SizeClass::COUNT] = {
-    let mut reciprocal = [0; SizeClass::COUNT];
+const RECIPROCAL: [u32; SizeClass::PLACES] = {
+    let mut reciprocal = [0; SizeClass::PLACES];
     let mut index = 0;
     while index < SizeClass::COUNT {
         if let Some(class) = SizeClass::new(index) {

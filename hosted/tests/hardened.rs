@@ -58,7 +58,7 @@ fn then_free(layout: Layout, offset: isize) {
 
 fn another_size() {
     // Of the same class.
-    free(object(SMALL), Layout::new::<[u64; 9]>());
+    free(object(SMALL), Layout::new::<[u8; 60]>());
 }
 
 fn after_free() {

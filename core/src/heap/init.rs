@@ -18,7 +18,7 @@ use crate::sync::{AtomicU16, Ordering, Publish};
 
 impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     /// The bytes of metadata that [`init`](Self::init) needs for `cpus` CPUs and `nodes` nodes, for objects in the frames
-    /// from 0 to the end of `span`: the CPUs' pools (22 KiB each), the depots, and a word for each 32 KiB; at
+    /// from 0 to the end of `span`: the CPUs' pools (57 KiB each), the depots, and a word for each 32 KiB; at
     /// [`Hardened`](crate::Hardened) also the CPUs' quarantines (2 KiB each).
     ///
     /// What describes slabs comes out of the frames themselves as slabs are made.

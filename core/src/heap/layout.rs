@@ -1,7 +1,7 @@
 //! Which bytes of a heap's metadata are about what: for embedders that back them with memory as the heap grows.
 //!
 //! ```text
-//!   directory │ pools │ marks of the largest sizes, …, of 8     │ depots, caches
+//!   directory │ pools │ marks of 8, of 16, …, of the largest    │ depots, caches
 //!   of frames │ of    │ of frames, each row from frame 0 on     │ from the start
 //!             │ CPUs  │                                         │
 //! ```

@@ -115,7 +115,7 @@ struct Fill {
 /// ```
 #[repr(C)]
 pub(crate) struct Stacks {
-    fills: [Fill; SizeClass::COUNT],
+    fills: [Fill; SizeClass::PLACES],
     /// Only the owner's methods touch these.
     rounds: [Round; ROUNDS],
     /// Words of each stack that are no rounds but marks.
@@ -127,7 +127,7 @@ impl Stacks {
         pub(crate) const fn new() -> Self {
             #[cfg(not(loom))]
             return Self {
-                fills: [const { Fill { top: OwnerU32::new(0), limit: OwnerU32::new(0) } }; SizeClass::COUNT],
+                fills: [const { Fill { top: OwnerU32::new(0), limit: OwnerU32::new(0) } }; SizeClass::PLACES],
                 rounds: [const { Round::new(0) }; ROUNDS],
                 marks: [const { OwnerU32::new(0) }; SizeClass::COUNT],
             };
@@ -434,6 +434,6 @@ mod tests {
                 );
             });
         }
-        const { assert!(size_of::<Stacks>() < 48 << 10) };
+        const { assert!(size_of::<Stacks>() < 57 << 10) };
     }
 }

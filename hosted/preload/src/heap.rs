@@ -278,7 +278,7 @@ fn could_be(usable: usize, size: usize, align: usize) -> bool {
     // to its alignment, or to whole pages if that is larger than slots are, and to an eighth.
     let padded = size.checked_next_multiple_of(align.max(LEAST_ALIGN)).filter(|&padded| padded <= MOST_SMALL_BYTES);
     let least = padded.unwrap_or(size.next_multiple_of(PAGE));
-    usable / 2 < size || usable <= least + least / 4
+    usable / 2 < size || usable <= least + least / 8
 }
 
 /// An object of `size` bytes with what another holds, which is gone then; null if there is none, and then it stays.
