@@ -18,13 +18,12 @@ use core::alloc::Layout;
 use crate::arena::{Access, Busy};
 use crate::config::Config;
 use crate::error::{AllocError, BadFree, BadFreeKind};
-use crate::flags::AllocFlags;
 use crate::frame::{FrameCount, FrameRange, FrameSpan, Pfn};
 use crate::frame_table::Kind;
 use crate::frames::Request;
 use crate::heap::{Heap, HeapInvalid, Lent};
 use crate::id::{NodeId, NodeMask};
-use crate::platform::{Context, Platform};
+use crate::platform::Platform;
 use crate::policy::Policy;
 use crate::size_class::SizeClass;
 use crate::sync::Ordering;
@@ -141,11 +140,10 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
         let align_frames = if skewed { C::FRAME_BYTES } else { align };
         let straight = zeroed && C::FRESH_FRAMES_ARE_ZERO || policy.is_some();
         let range = if straight {
-            let flags = if P::context() == Context::Task { AllocFlags::empty() } else { AllocFlags::ATOMIC };
             let policy = policy.unwrap_or(if C::NUMA { Policy::Preferred(home) } else { Policy::Local });
             let request =
                 Request::frames(FrameCount::new(wanted)).aligned(align_frames / C::FRAME_BYTES).below(self.end());
-            self.away_from_null(|| self.frames.alloc_range(&request.flags(flags).policy(policy)))?
+            self.away_from_null(|| self.frames.alloc_range(&request.flags(self.frame_flags()).policy(policy)))?
         } else {
             self.frames_for(home, FrameCount::new(wanted), align_frames)?
         };

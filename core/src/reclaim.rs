@@ -195,6 +195,11 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     ) -> Result<R, AllocError> {
         let once = || if self.is_ready() { once() } else { Err(AllocError::NotReady) };
         let mut served = once();
+        // Before more is asked for, what lies idle in the CPUs' pools of frames.
+        if is_empty(&served) && reclaim && P::context() == Context::Task {
+            self.frames.drain();
+            served = once();
+        }
         let mut in_vain = 0;
         while in_vain < SUPPLIES_IN_VAIN && matches!(served, Err(AllocError::NoMemory | AllocError::NotReady)) {
             let before = self.frames.present_on(nodes);

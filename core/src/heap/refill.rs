@@ -277,9 +277,15 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         Ok(frames)
     }
 
-    fn frames_from(&self, node: NodeId, count: FrameCount, align_bytes: usize) -> Result<FrameRange, AllocError> {
+    /// How frames are asked for. Who may reclaim asks CPUs for idle ones in [`serve`](Self::serve), once a request; others do
+    /// not.
+    pub(crate) fn frame_flags(&self) -> AllocFlags {
         let atomic = P::context() != Context::Task;
-        let flags = if atomic { AllocFlags::ATOMIC } else { AllocFlags::empty() };
+        if atomic { AllocFlags::TRY | AllocFlags::ATOMIC } else { AllocFlags::TRY }
+    }
+
+    fn frames_from(&self, node: NodeId, count: FrameCount, align_bytes: usize) -> Result<FrameRange, AllocError> {
+        let flags = self.frame_flags();
         // What is longer than an arena is no block, but may be a run of them.
         if let Some(order) = Order::new(count.get().ilog2()).filter(|order| order.count() == count)
             && order.index() as u32 <= C::ARENA_ORDER

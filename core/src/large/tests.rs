@@ -4,6 +4,7 @@ use std::vec::Vec;
 
 use super::*;
 use crate::error::SetupError;
+use crate::flags::AllocFlags;
 use crate::order::Order;
 use crate::testing::{Checked, Fast, Sim, heap, heap_at, span};
 

@@ -59,7 +59,10 @@ fn a_shrinker_is_asked_only_when_memory_ends_and_while_it_is_registered() {
     assert_eq!(heap.alloc_address(BLOCK), Err(AllocError::NoMemory));
     heap.add_shrinker(shrinker).unwrap();
     assert_eq!(heap.add_shrinker(shrinker), Err(SetupError::State));
+    let asked = || (heap.drain_requests.load(Ordering::Relaxed), heap.frames.drain_requests.load(Ordering::Relaxed));
+    let before = asked();
     assert_eq!(heap.answer(BLOCK, false).address(), Err(AllocError::NoMemory), "a try asks nobody");
+    assert_eq!(asked(), before, "nor any CPU for what lies idle there");
     let address = heap.alloc_address(BLOCK).unwrap();
     assert_eq!(idle.count(), 0, "a large request takes all");
     assert_eq!(heap.failures().shrunk, had as u64);
