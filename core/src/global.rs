@@ -70,38 +70,41 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         self.alloc_address(layout).map(|address| self.lend(address))
     }
 
-    /// An object for `layout` from what this CPU has at hand; `None` if that takes more, as it always does at
+    /// An object of `class` from what this CPU has at hand; `None` if that takes more, as it always does at
     /// [`Hardened`](crate::Hardened). For those who put [`alloc`](Self::alloc) behind a function of their own, such as the
     /// `malloc` of C: it calls nothing, so such a function needs no stack where this serves.
     #[inline(always)]
-    pub fn alloc_at_hand(&self, layout: Layout) -> Option<NonNull<u8>> {
+    pub fn alloc_at_hand(&self, class: SizeClass) -> Option<NonNull<u8>> {
         if C::HARDENED {
             return None;
         }
-        let address = self.take_pooled(SizeClass::of(layout)?)?;
-        Some(self.lend(address))
+        Some(self.lend(self.take_by(class, Self::AT_HAND)?))
     }
 
     /// Takes an object back whose layout nobody knows any more, if that is right and this CPU has room for it; else nothing
-    /// has happened, and it is for [`free_unsized`](Self::free_unsized). It calls nothing, as
+    /// has happened, and it is for [`free_unsized`](Self::free_unsized), unless it is null. It calls nothing, as
     /// [`alloc_at_hand`](Self::alloc_at_hand).
     ///
     /// # Safety
-    /// As [`free`](Self::free).
+    /// As [`free`](Self::free); null is no object.
     #[inline(always)]
-    pub unsafe fn free_at_hand(&self, object: NonNull<u8>) -> bool {
-        let address = object.addr().get();
-        !C::HARDENED && self.slab_of(address).and_then(Slab::class).is_some_and(|class| self.put_pooled(class, address))
+    pub unsafe fn free_at_hand(&self, object: *mut u8) -> bool {
+        let address = object.addr();
+        !C::HARDENED
+            && self
+                .slab_of(address)
+                .and_then(Slab::class)
+                .is_some_and(|class| self.put_by(class, address, Self::AT_HAND))
     }
 
-    /// As [`free_at_hand`](Self::free_at_hand), for an object whose layout is known: fewer steps. At levels that check it is
-    /// refused if it is of another size class; at [`Fast`](crate::Fast) that must not be.
+    /// As [`free_at_hand`](Self::free_at_hand), for an object whose class is known: fewer steps. At levels that check it is
+    /// refused if it is of another; at [`Fast`](crate::Fast) that must not be.
     ///
     /// # Safety
     /// As [`free`](Self::free).
     #[inline(always)]
-    pub unsafe fn free_at_hand_as(&self, object: NonNull<u8>, layout: Layout) -> bool {
-        !C::HARDENED && SizeClass::of(layout).is_some_and(|class| self.put_pooled(class, object.addr().get()))
+    pub unsafe fn free_at_hand_as(&self, object: NonNull<u8>, class: SizeClass) -> bool {
+        !C::HARDENED && self.put_by(class, object.addr().get(), Self::AT_HAND)
     }
 
     /// As [`alloc`](Self::alloc), but neither reclaims nor asks the OOM policy.

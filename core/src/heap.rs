@@ -53,7 +53,7 @@ pub use sample::{Sample, SampleHook};
 pub use slabinfo::HeapReport;
 
 use crate::sync::{
-    AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Lock, Ordering, PerCpu, Publish, PublishSlice, const_fn,
+    AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Lock, Ordering, PerCpu, Publish, PublishSlice, Reach, const_fn,
 };
 
 /// An address, or why there is none: one word, which comes back in a register where a `Result` would come through
@@ -227,8 +227,14 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     /// The compiler puts it in line where a caller's layout is a constant, as long as it finds it short enough.
     #[inline(always)]
     pub(crate) fn put_pooled(&self, class: SizeClass, address: usize) -> bool {
+        self.put_by(class, address, Reach::Folded)
+    }
+
+    /// As [`put_pooled`](Self::put_pooled).
+    #[inline(always)]
+    pub(crate) fn put_by(&self, class: SizeClass, address: usize, reach: Reach) -> bool {
         let Some((pool, mut pinned)) = self.my_pool() else { return false };
-        let Some(room) = pool.room(&mut pinned, class) else { return false };
+        let Some(room) = pool.room(&mut pinned, class, reach) else { return false };
         let right = self.accept(pool, class, address);
         if right {
             room.put(address);
@@ -251,12 +257,22 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     /// The part of a request that calls nothing.
     #[inline(always)]
     pub(crate) fn take_pooled(&self, class: SizeClass) -> Option<usize> {
+        self.take_by(class, Reach::Folded)
+    }
+
+    /// As [`take_pooled`](Self::take_pooled).
+    #[inline(always)]
+    pub(crate) fn take_by(&self, class: SizeClass, reach: Reach) -> Option<usize> {
         let (pool, mut pinned) = self.my_pool()?;
-        let address = pool.take(&mut pinned, class)?;
+        let address = pool.take_by(&mut pinned, class, reach)?;
         drop(pinned);
         self.mark(class, address);
         Some(address)
     }
+
+    /// How requests are best served whose class is known when they come: with the work of the marks between them a round is
+    /// there in time.
+    pub(crate) const AT_HAND: Reach = if C::CHECKED { Reach::Stack } else { Reach::Round };
 
     /// This CPU's pool and the claim to it.
     #[inline(always)]

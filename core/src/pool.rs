@@ -23,7 +23,9 @@ use crate::id::NodeId;
 use crate::platform::{Desk, Head, Pinned, Platform};
 use crate::size_class::SizeClass;
 use crate::slab::NODE_SHIFT;
-use crate::sync::{AtomicU32, HeadFirst, Ordering, OwnCell, OwnerU32, OwnerU64, OwnerUsize, Room, Stacks, const_fn};
+use crate::sync::{
+    AtomicU32, HeadFirst, Ordering, OwnCell, OwnerU32, OwnerU64, OwnerUsize, Reach, Room, Stacks, const_fn,
+};
 
 /// The spill without a refill before it by which a stack becomes a stream.
 const NEW_STREAM: u32 = 5;
@@ -140,8 +142,14 @@ impl ObjectPool {
 
     /// An object at hand.
     #[inline(always)]
-    pub(crate) fn take<P: Platform>(&self, _pinned: &mut Pinned<P>, class: SizeClass) -> Option<usize> {
-        let (object, next) = self.stacks.pop_and_peek(class)?;
+    pub(crate) fn take<P: Platform>(&self, pinned: &mut Pinned<P>, class: SizeClass) -> Option<usize> {
+        self.take_by(pinned, class, Reach::Folded)
+    }
+
+    /// As [`take`](Self::take).
+    #[inline(always)]
+    pub(crate) fn take_by<P: Platform>(&self, _: &mut Pinned<P>, class: SizeClass, reach: Reach) -> Option<usize> {
+        let (object, next) = self.stacks.pop_and_peek(class, reach)?;
         P::prefetch(next);
         Some(object)
     }
@@ -159,8 +167,13 @@ impl ObjectPool {
 
     /// Room for one more object, if there is any.
     #[inline(always)]
-    pub(crate) fn room<'a, P: Platform>(&'a self, _pinned: &'a mut Pinned<P>, class: SizeClass) -> Option<Room<'a>> {
-        self.stacks.room(class)
+    pub(crate) fn room<'a, P: Platform>(
+        &'a self,
+        _pinned: &'a mut Pinned<P>,
+        class: SizeClass,
+        reach: Reach,
+    ) -> Option<Room<'a>> {
+        self.stacks.room(class, reach)
     }
 
     /// How many rounds a refill should bring, now that the stack has been found empty: half of what it may hold from

@@ -96,6 +96,18 @@ impl SizeClass {
         Self((log2 << STEPS_LOG2) + step - FIRST)
     }
 
+    /// The class of a size alone, at a multiple of 16 as the C ABI has it; `None` if it is too large. No size at all is served as
+    /// one byte.
+    ///
+    /// By a table: shorter for sizes that are not known before the program runs.
+    #[inline(always)]
+    pub fn of_size(size: usize) -> Option<Self> {
+        if size > Self::MAX_BYTES {
+            return None;
+        }
+        Some(Self(u32::from(OF_SIXTEENS[size.div_ceil(16)])))
+    }
+
     /// The class with this index.
     pub const fn new(index: usize) -> Option<Self> {
         let class = Self(index as u32);
@@ -156,6 +168,18 @@ impl SizeClass {
     }
 }
 
+/// The number of the class of so many sixteens of bytes.
+static OF_SIXTEENS: [u8; SizeClass::MAX_BYTES / 16 + 1] = {
+    let mut table = [0; SizeClass::MAX_BYTES / 16 + 1];
+    let mut sixteens = 0;
+    while sixteens < table.len() {
+        let size = if sixteens == 0 { 16 } else { sixteens * 16 };
+        table[sixteens] = SizeClass::of_double(2 * (size - 1)).0 as u8;
+        sixteens += 1;
+    }
+    table
+};
+
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
@@ -173,6 +197,16 @@ mod tests {
                 assert_eq!(SizeClass::of(layout), SizeClass::all().find(fits), "{layout:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_size_alone_has_the_class_of_its_layout() {
+        let last = if cfg!(miri) { 200 } else { SizeClass::MAX_BYTES - 1 };
+        for size in (0..=last).chain([SizeClass::MAX_BYTES, SizeClass::MAX_BYTES + 1]) {
+            let layout = Layout::from_size_align(size.max(1), 16).unwrap();
+            assert_eq!(SizeClass::of_size(size), SizeClass::of(layout), "{size}");
+        }
+        assert_eq!(SizeClass::of_size(usize::MAX), None);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use core::marker::PhantomData;
 use core::ptr;
 
 pub(crate) use chain::{Chain, Chained, Link};
-pub(crate) use stacks::{MAX_BATCH, Room, Stacks};
+pub(crate) use stacks::{MAX_BATCH, Reach, Room, Stacks};
 
 use crate::config::Config;
 use crate::platform::{Desk, Head, Pinned, Platform};

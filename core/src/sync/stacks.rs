@@ -100,6 +100,49 @@ struct Fill {
     limit: OwnerU32,
 }
 
+/// How a stack is reached. Where the class is a constant its place is one too.
+///
+/// Elsewhere compilers make each address anew, from the pool's and an index. Some x86-64 cores (Golden Cove) pass a word that
+/// was stored on to the next load at once if neither address has an index register, and in seven cycles otherwise. A top and
+/// a round that were stored a moment ago are what a request begins with, so these have registers of their own.
+#[derive(Clone, Copy)]
+pub(crate) enum Reach {
+    /// As compilers find best.
+    Folded,
+    /// The top by a register of its own.
+    Stack,
+    /// The round too.
+    Round,
+}
+
+impl Reach {
+    #[inline(always)]
+    fn fill(self, fill: &Fill) -> &Fill {
+        if matches!(self, Self::Folded) { fill } else { apart(fill) }
+    }
+
+    #[inline(always)]
+    fn place(self, round: &Round) -> &Round {
+        if matches!(self, Self::Round) { apart(round) } else { round }
+    }
+}
+
+/// The same, of whose address the compiler knows nothing.
+#[inline(always)]
+fn apart<T>(it: &T) -> &T {
+    #[cfg(all(target_arch = "x86_64", not(any(miri, loom, shuttle))))]
+    {
+        let mut place = core::ptr::from_ref(it);
+        // SAFETY: no instructions at all: the register is as it was. `nomem` would be true as well, but what goes into a
+        // block is expected to be followed there.
+        unsafe { core::arch::asm!("/* {} */", inout(reg) place, options(pure, readonly, nostack, preserves_flags)) };
+        // SAFETY: the reference that came in.
+        unsafe { &*place }
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(any(miri, loom, shuttle)))))]
+    it
+}
+
 /// A stack of addresses for every class. Only their owner changes them; others may count.
 ///
 /// Everywhere and always a used stack has `bottom <= top <= limit <= bottom + capacity`, which is why the fast path tests
@@ -180,11 +223,11 @@ impl Stacks {
 
     /// The round that was put in last, and the one that is now on top, or 0.
     #[inline(always)]
-    pub(crate) fn pop_and_peek(&self, class: SizeClass) -> Option<(usize, usize)> {
-        let fill = self.fill(class);
+    pub(crate) fn pop_and_peek(&self, class: SizeClass, reach: Reach) -> Option<(usize, usize)> {
+        let fill = reach.fill(self.fill(class));
         let top = fill.top.get();
         // SAFETY: a top is 0, or at most its bottom and the capacity.
-        let round = unsafe { self.round(top) }.get();
+        let round = reach.place(unsafe { self.round(top) }).get();
         if round == 0 {
             return None;
         }
@@ -197,19 +240,19 @@ impl Stacks {
     /// Puts a round in, unless the stack holds as many as it may.
     #[inline(always)]
     pub(crate) fn push(&self, class: SizeClass, round: usize) -> bool {
-        self.room(class).map(|room| room.put(round)).is_some()
+        self.room(class, Reach::Folded).map(|room| room.put(round)).is_some()
     }
 
     /// The place for one more round, unless the stack holds as many as it may.
     #[inline(always)]
-    pub(crate) fn room(&self, class: SizeClass) -> Option<Room<'_>> {
-        let fill = self.fill(class);
+    pub(crate) fn room(&self, class: SizeClass, reach: Reach) -> Option<Room<'_>> {
+        let fill = reach.fill(self.fill(class));
         let top = fill.top.get();
         if top >= fill.limit.get() {
             return None;
         }
         // SAFETY: it is at most the limit, which is at most the bottom and the capacity.
-        let place = unsafe { self.round(top + 1) };
+        let place = reach.place(unsafe { self.round(top + 1) });
         Some(Room { place, top: &fill.top, next: top + 1 })
     }
 
@@ -365,7 +408,13 @@ mod tests {
         assert!((1..=4).all(|round| stacks.push(class, round)) && !stacks.push(class, 5));
         stacks.take_oldest(class, 3, |oldest| assert_eq!(oldest, [1, 2, 3]));
         assert_eq!(stacks.len(class), 1);
-        assert_eq!((stacks.pop_and_peek(class).map(|(round, _)| round), stacks.pop_and_peek(class)), (Some(4), None));
+        assert_eq!(
+            (
+                stacks.pop_and_peek(class, Reach::Folded).map(|(round, _)| round),
+                stacks.pop_and_peek(class, Reach::Folded)
+            ),
+            (Some(4), None)
+        );
     }
 
     #[test]
@@ -389,7 +438,7 @@ mod tests {
     #[test]
     fn a_marked_round_is_not_for_a_pop_and_loses_its_mark_when_it_leaves() {
         let (stacks, class) = (Stacks::new(), class(48));
-        let pop = || stacks.pop_and_peek(class).map(|(round, _)| round);
+        let pop = || stacks.pop_and_peek(class, Reach::Folded).map(|(round, _)| round);
         assert!(!stacks.mark(class, 0, 0) && stacks.pop_marked(class).is_none(), "it is empty");
         stacks.set_limit(class, 4);
         assert!((101..=104).all(|round| stacks.push(class, round)));
@@ -413,7 +462,11 @@ mod tests {
         stacks.set_limit(class, usize::MAX);
         let rounds = class.stack_capacity();
         assert!((1..=rounds).all(|round| stacks.push(class, 100 + round)) && !stacks.mark(class, 0, 0));
-        assert!(stacks.pop_and_peek(class).is_some() && !stacks.mark(class, 0, 1) && stacks.mark(class, 0, 0));
+        assert!(
+            stacks.pop_and_peek(class, Reach::Folded).is_some()
+                && !stacks.mark(class, 0, 1)
+                && stacks.mark(class, 0, 0)
+        );
     }
 
     #[test]
@@ -429,7 +482,7 @@ mod tests {
         for class in classes() {
             (0..class.stack_capacity()).rev().for_each(|place| {
                 assert_eq!(
-                    stacks.pop_and_peek(class).map(|(round, _)| round),
+                    stacks.pop_and_peek(class, Reach::Folded).map(|(round, _)| round),
                     Some((class.index() << 8) | (place + 1))
                 );
             });

@@ -11,6 +11,16 @@ use pagemill_hosted::system_page;
 use crate::errno;
 use crate::heap::{self, LEAST_ALIGN};
 
+// Both begin a line of the instruction cache, wherever the linker puts them: their sections are aligned so far.
+std::arch::global_asm!(
+    ".pushsection .text.malloc,\"ax\",%progbits",
+    ".p2align 6",
+    ".popsection",
+    ".pushsection .text.free,\"ax\",%progbits",
+    ".p2align 6",
+    ".popsection",
+);
+
 fn aligned(align: usize, size: usize) -> *mut c_void {
     if align <= LEAST_ALIGN {
         return malloc(size);

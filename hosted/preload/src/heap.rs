@@ -16,7 +16,7 @@ use std::ffi::c_void;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use pagemill::{BadFree, BadFreeKind, Heap};
+use pagemill::{BadFree, BadFreeKind, Heap, SizeClass};
 use pagemill_hosted::{Checked, ChosenLevel, Fast, Hosted, HostedLevel, Level, Pagemill, WithHandlers, options};
 
 use crate::{early, errno};
@@ -112,18 +112,6 @@ fn begin<L: Level>() {
     }
 }
 
-/// The layout of a small object.
-#[inline(always)]
-fn small(size: usize) -> Option<Layout> {
-    // No bytes at all are served as one: each object has an address of its own.
-    let size = if size == 0 { 1 } else { size };
-    if size > MOST_SMALL_BYTES {
-        return None;
-    }
-    // SAFETY: a power of two, and a size that is far from what no layout has.
-    Some(unsafe { Layout::from_size_align_unchecked(size, LEAST_ALIGN) })
-}
-
 /// The layout of any object; `None` if nothing is so large.
 pub(crate) fn layout(size: usize, align: usize) -> Option<Layout> {
     if size > MOST_BYTES {
@@ -132,23 +120,22 @@ pub(crate) fn layout(size: usize, align: usize) -> Option<Layout> {
     Layout::from_size_align(size.max(1), align.max(LEAST_ALIGN)).ok()
 }
 
-/// What the thread has at hand for a small object.
+/// What the thread has at hand for a small object. No bytes at all are served as one: each object has an address of its own.
 #[inline(always)]
-fn at_hand(size: usize) -> Option<(NonNull<u8>, Layout)> {
-    let layout = small(size)?;
-    let object = match LEVEL.load(Ordering::Relaxed) {
-        CHECKED => heap::<WithHandlers<Checked>>().alloc_at_hand(layout),
-        FAST => heap::<WithHandlers<Fast>>().alloc_at_hand(layout),
+fn at_hand(size: usize) -> Option<NonNull<u8>> {
+    let class = SizeClass::of_size(size)?;
+    match LEVEL.load(Ordering::Relaxed) {
+        CHECKED => heap::<WithHandlers<Checked>>().alloc_at_hand(class),
+        FAST => heap::<WithHandlers<Fast>>().alloc_at_hand(class),
         _ => None,
-    }?;
-    Some((object, layout))
+    }
 }
 
 /// An object of `size` bytes; null, and the error number says so, if there is none.
 #[inline(always)]
 pub(crate) fn alloc(size: usize) -> *mut c_void {
     match at_hand(size) {
-        Some((object, _)) => object.as_ptr().cast(),
+        Some(object) => object.as_ptr().cast(),
         None => alloc_rest(size),
     }
 }
@@ -172,9 +159,9 @@ pub(crate) fn alloc_as(layout: Layout) -> *mut u8 {
 #[inline(always)]
 pub(crate) fn alloc_zeroed(size: usize) -> *mut c_void {
     match at_hand(size) {
-        Some((object, layout)) => {
+        Some(object) => {
             // SAFETY: the object was just lent and has so many bytes.
-            unsafe { object.write_bytes(0, layout.size()) };
+            unsafe { object.write_bytes(0, size) };
             object.as_ptr().cast()
         }
         None => zeroed_rest(size),
@@ -197,7 +184,6 @@ fn zeroed_rest(size: usize) -> *mut c_void {
 /// The object, if it is one, is the caller's, and nobody uses it any more.
 #[inline(always)]
 pub(crate) unsafe fn free(object: *mut u8) {
-    let Some(object) = NonNull::new(object) else { return };
     let freed = match LEVEL.load(Ordering::Relaxed) {
         // SAFETY: the caller's promise.
         CHECKED => unsafe { heap::<WithHandlers<Checked>>().free_at_hand(object) },
@@ -215,7 +201,8 @@ pub(crate) unsafe fn free(object: *mut u8) {
 /// As [`free`].
 #[cold]
 #[inline(never)]
-unsafe fn free_rest(object: NonNull<u8>) {
+unsafe fn free_rest(object: *mut u8) {
+    let Some(object) = NonNull::new(object) else { return };
     if early::size(object).is_some() {
         return;
     }
@@ -233,10 +220,10 @@ pub(crate) unsafe fn free_sized(object: *mut u8, size: usize, align: usize) {
     let Some(object) = NonNull::new(object) else { return };
     if LEVEL.load(Ordering::Relaxed) == CHECKED
         && align <= LEAST_ALIGN
-        && let Some(layout) = small(size)
+        && let Some(class) = SizeClass::of_size(size)
     {
         // SAFETY: the caller's promise.
-        let freed = unsafe { heap::<WithHandlers<Checked>>().free_at_hand_as(object, layout) };
+        let freed = unsafe { heap::<WithHandlers<Checked>>().free_at_hand_as(object, class) };
         if freed {
             return;
         }
