@@ -89,6 +89,10 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
             self.frames.lend_again(span.start());
             return Ok(Taken { span, fresh: false });
         }
+        // What is kept lies between what is free: together they may have room for what would go beyond all that is in use.
+        if count.get() > Self::MOST_KEPT / 4 && self.kept_bytes() != 0 {
+            self.trim_large();
+        }
         let mut taken = self.take_frames(count, align, zeroed, None);
         // What is kept is no use to a request of another size, nor to one that may not reclaim.
         if matches!(taken, Err(AllocError::NoMemory)) && self.kept_bytes() != 0 {

@@ -1,22 +1,35 @@
 //! What is asked of an arena by range: runs, named frames, any split of what is lent.
 
+use core::ops::Range;
+
 use super::summary::Summary;
 use super::{Broken, Buddy, End, ROW_ORDER};
 use crate::config::{Config, Geometry};
 use crate::order::{AlignedBlocks, Order};
 use crate::tree::Counts;
 
+/// From so many trees on a run begins where a tree does: what is left of its last is little beside it, and huge pages move as
+/// a whole from tree to tree.
+pub(super) const MANY_TREES: u32 = 4;
+
 impl<C: Config> Buddy<'_, C> {
     /// Takes `count` contiguous frames that begin at a multiple of 2^align, wholly below `below` if given.
     ///
-    /// Up to a tree they are the head of the smallest block that holds them, above it of a run of wholly free trees;
-    /// the rest of it stays free.
+    /// Up to half a tree they are the head of the smallest block that holds them. From the bottom of the arena more are the
+    /// first free frames in a row that are as many, wherever trees begin; of many trees, and at the top, they are the head
+    /// of the smallest block or of a run of wholly free trees. The rest stays free.
     pub(crate) fn take_run(&mut self, count: u32, align: u32, end: End, below: Option<u32>) -> Option<u32> {
         let last = below.unwrap_or(Self::ARENA_FRAMES).min(Self::ARENA_FRAMES).checked_sub(count)?;
         if count == 0 || align > C::ARENA_ORDER {
             return None;
         }
         self.settle_all();
+        if end == End::Bottom && count > Self::TREE_FRAMES / 2 && count < MANY_TREES << Self::TOP {
+            let start = self.first_run(count, 1 << align, last)?;
+            let taken = self.take_at(start, count);
+            debug_assert_eq!(taken, Ok(()), "all of it is free");
+            return Some(start);
+        }
         let order = count.next_power_of_two().trailing_zeros().max(align);
         let (start, taken) = if order <= Self::TOP {
             (self.take_block(order, end, last)?, 1 << order)
@@ -27,6 +40,66 @@ impl<C: Config> Buddy<'_, C> {
         };
         self.give(start + count, taken - count);
         Some(start)
+    }
+
+    /// The first `count` free frames in a row that begin at a multiple of `spacing`, at or before `last`. They are more than
+    /// half a tree.
+    fn first_run(&self, count: u32, spacing: u32, last: u32) -> Option<u32> {
+        let fits = |run: Range<u32>| {
+            let start = run.start.next_multiple_of(spacing);
+            (start + count <= run.end).then_some(start)
+        };
+        let trees = self.summary.set(Summary::<C>::ANY);
+        // The free frames in a row that end at the last one looked at.
+        let mut run = 0..0;
+        let mut next = trees.first_from(0);
+        while let Some(tree) = next {
+            let start = tree << Self::TOP;
+            if run.end != start {
+                run = start..start;
+            }
+            if run.start > last {
+                return None;
+            }
+            // Of free frames inside a tree that are more than half of it, one is in the middle.
+            for place in [start, start + Self::TREE_FRAMES / 2] {
+                if run.end < place {
+                    run = self.free_to(place)..place;
+                }
+                run.end = self.free_from(place);
+                if let Some(start) = fits(run.clone()) {
+                    return Some(start).filter(|&start| start <= last);
+                }
+            }
+            if run.end != start + Self::TREE_FRAMES {
+                run = self.free_to(start + Self::TREE_FRAMES)..start + Self::TREE_FRAMES;
+            }
+            next = trees.first_from(tree + 1);
+        }
+        fits(run).filter(|&start| start <= last)
+    }
+
+    /// Where the free frames in a row end that begin at `frame`, at the latest where its tree does.
+    fn free_from(&self, frame: u32) -> u32 {
+        let (tree, mut next) = (frame >> Self::TOP, frame % Self::TREE_FRAMES);
+        while next < Self::TREE_FRAMES
+            && let Some(level) = self.tree(tree).covering::<C>(next)
+        {
+            next = ((next >> level) + 1) << level;
+        }
+        (tree << Self::TOP) + next
+    }
+
+    /// Where the free frames in a row begin that end before `frame`, at the earliest where its tree does.
+    fn free_to(&self, frame: u32) -> u32 {
+        let tree = (frame - 1) >> Self::TOP;
+        let mut first = frame - (tree << Self::TOP);
+        while let Some(last) = first.checked_sub(1)
+            && let Some(level) = self.tree(tree).covering::<C>(last)
+        {
+            first = last >> level << level;
+        }
+        (tree << Self::TOP) + first
     }
 
     /// Takes exactly these frames.

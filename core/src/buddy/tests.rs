@@ -188,6 +188,22 @@ fn runs_of_any_count_give_their_tail_back() {
 }
 
 #[test]
+fn a_run_of_some_trees_lies_close_behind_the_last() {
+    with_free(8, |buddy| {
+        for run in 0..5 {
+            assert_eq!(buddy.take_run(700, 0, End::Bottom, None), Some(700 * run), "wherever a tree begins");
+        }
+        buddy.free_range(700, 1400).unwrap();
+        assert_eq!(buddy.take_run(1300, 4, End::Bottom, None), Some(704));
+        assert_eq!(buddy.take_run(300, 0, End::Bottom, Some(4000)), Some(3500), "the first that is free, in a tree");
+        buddy.validate().unwrap();
+        assert_eq!(buddy.free_frames(), 4096 - 5 * 700 + 1400 - 1300 - 300);
+        assert_eq!(buddy.take_run(297, 0, End::Bottom, None), None, "the rest is apart");
+        assert_eq!(buddy.take_run(296, 0, End::Bottom, None), Some(3800));
+    });
+}
+
+#[test]
 fn a_run_is_aligned_beyond_its_size_and_ends_below_its_limit() {
     with_free(8, |buddy| {
         assert_eq!(buddy.take_run(3, 0, End::Bottom, Some(3)), Some(0));

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::range::MANY_TREES;
 use super::{Buddy, End, WHOLE_ARENA};
 use crate::config::{Config, Fast};
 use crate::order::Order;
@@ -185,7 +186,9 @@ impl<C: Config> Pair<'_, C> {
         let order = count.next_power_of_two().ilog2().max(align);
         let tree = 1u32 << C::HUGE_ORDER;
         let last = self.last(below, count).filter(|_| count > 0);
+        let is_row = end == End::Bottom && count > tree / 2 && count < MANY_TREES * tree;
         let expected = last.and_then(|last| match order <= C::HUGE_ORDER {
+            _ if is_row => self.twin.run_choice(count, 1 << align, end, last),
             true => self.twin.choice(order, end, last),
             false => self.twin.run_choice(count.next_multiple_of(tree), tree.max(1 << align), end, last),
         });
