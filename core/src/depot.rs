@@ -23,7 +23,7 @@ use crate::size_class::SizeClass;
 use crate::sync::{AtomicU32, AtomicUsize, Lock, Ordering, PublishSlice, const_fn, mutant};
 
 /// The most shards of a node: more would hold more idle memory than they save waiting.
-pub(crate) const MAX_SHARDS: usize = 8;
+pub(crate) const MAX_SHARDS: usize = 4;
 
 /// Batches of a larger class that a shard takes in without anybody looking for any: 128 KiB of objects up to 8 KiB.
 /// They keep whole slabs from going home.
