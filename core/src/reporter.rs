@@ -24,7 +24,8 @@ impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
     }
 
     /// Reports free frames that are dirty, of blocks of `least` or more, until `most` are reported or there are no more;
-    /// answers how many were. `reporter` is called with each run of them, from the highest down, with no lock and no pin
+    /// answers how many were. A huge frame that is free as a whole is reported as a whole if any of its frames is dirty, since its
+    /// owner may have put a huge page behind it; clean ones are not counted. `reporter` is called with each run of them, from the highest down, with no lock and no pin
     /// held; while it is, the frames are nobody's. It answers whether they are zeros now. If not, they stay what they were,
     /// and nothing else is reported.
     ///
@@ -58,7 +59,7 @@ impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
             let mut below = u32::MAX;
             while reported < most {
                 let run = self.with_access(|access| arena.take_dirty(access, [unit, least], below));
-                let Some(Some((start, count))) = run else { break };
+                let Some(Some((start, count, dirty))) = run else { break };
                 below = start;
                 let span = FrameSpan::new(arena.pfn(start), FrameCount::new(count as usize));
                 let clean = span.is_ok_and(&mut reporter);
@@ -67,7 +68,7 @@ impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
                 if !clean {
                     return reported;
                 }
-                reported += FrameCount::new(count as usize);
+                reported += FrameCount::new(dirty as usize);
             }
         }
         reported

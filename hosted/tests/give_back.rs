@@ -91,7 +91,9 @@ fn all_of_it_goes_back_on_request() {
     drop(blocks(6 * MIB, 10_000));
     assert!(resident_bytes() > least + 5 * MIB, "so little is kept");
     assert!(A.trim() > 5 * MIB);
-    assert!(resident_bytes() < least + MIB);
+    // Nor does anything stay of a huge page that was used in part.
+    let left = resident_bytes();
+    assert!(left < least + MIB, "{left} bytes, {least} at least: {}", A.stats());
     assert_eq!(A.trim(), 0, "there is nothing left");
 }
 

@@ -88,14 +88,14 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
     }
 
     /// Takes dirty frames out of their trees that are free blocks of 2^`least` frames or larger, in whole units of 2^`unit`
-    /// frames, as far up as there are any below `below`: their first index and how many there are. They are nobody's until
-    /// they are [given back](Self::return_reported).
+    /// frames, as far up as there are any below `below`: their first index, how many there are and how many of these are
+    /// dirty. They are nobody's until they are [given back](Self::return_reported).
     pub(crate) fn take_dirty(
         &self,
         access: Access<'_, P>,
         [unit, least]: [Order; 2],
         below: u32,
-    ) -> Result<Option<(u32, u32)>, Busy> {
+    ) -> Result<Option<(u32, u32, u32)>, Busy> {
         self.with(access, |arena, state| {
             if state.dirty_free == 0 {
                 return None;
@@ -113,14 +113,15 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
                     let taken = state.buddy.take_at(start, count);
                     debug_assert!(taken.is_ok(), "the run is free");
                     arena.note_taken(state, start, count);
-                    return Some((start, count));
+                    return Some((start, count, arena.dirty_in(start, count)));
                 }
             }
             None
         })
     }
 
-    /// The last run of units with dirty frames in a free block of 2^`least` frames or more in a tree.
+    /// The last run of units with dirty frames in a free block of 2^`least` frames or more in a tree; of a tree that is free as
+    /// a whole all of it, since its owner may have put a huge page behind it when its first frame was touched.
     fn dirty_run(&self, state: &State<'m, C>, window: Range<u32>, [unit, least]: [Order; 2]) -> Option<(u32, u32)> {
         let unit = unit.frames() as u32;
         let mut last = None;
@@ -128,12 +129,16 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
         while let Some((start, count)) = state.buddy.next_free_chunk(next, window.end) {
             next = start + count;
             // A huge frame that is free but for a frame that is not spanned counts as one.
-            let wide = count >= least.frames() as u32 || count == window.end - window.start;
+            let is_tree = count == window.end - window.start;
+            let wide = count >= least.frames() as u32 || is_tree;
             let whole = start.next_multiple_of(unit)..next / unit * unit;
             if !wide || whole.is_empty() {
                 continue;
             }
             let Some(first) = whole.clone().find(|&index| self.is_dirty(index)) else { continue };
+            if is_tree {
+                return Some((whole.start, whole.end - whole.start));
+            }
             let end = (first..whole.end).rev().find(|&index| self.is_dirty(index))? + 1;
             let (first, end) = (first / unit * unit, end.next_multiple_of(unit));
             last = Some((first, end - first));

@@ -127,7 +127,7 @@ fn units_are_reported_whole_if_all_of_one_is_free() {
     let unit = Order::new(4).unwrap();
     let dirty = world.frames.dirty_frames().get();
     // From 48 to 208: eight dirty ones lie in a unit with others that are lent.
-    assert_eq!((dirty, world.report_units(unit, Order::ZERO, ALL)), (160, 160));
+    assert_eq!((dirty, world.report_units(unit, Order::ZERO, ALL)), (160, 152));
     assert_eq!((world.frames.dirty_frames().get(), world.report(Order::ZERO, ALL)), (8, 8));
 }
 
