@@ -43,6 +43,7 @@ fn places<C: Config>(policy: Policy, count: usize) -> Vec<usize> {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "more than ten minutes: four heaps of two nodes")]
 fn objects_lie_where_the_policy_says() {
     let both = NodeMask::of(node(0)).with(node(1));
     assert_eq!(places::<Checked>(Policy::Bind(NodeMask::of(node(1))), 3), [1, 1, 1]);
