@@ -127,6 +127,7 @@ impl Config for LargeFrames {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "not with the sizes of this geometry")]
 fn a_block_of_no_bytes_may_have_a_large_frame() {
     let heap = heap::<LargeFrames>(64, 1);
     let layout = layout(0, 64 << 10);
