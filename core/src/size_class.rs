@@ -29,8 +29,8 @@ pub struct SizeClass(u32);
 /// log2 of the largest size. Models have fewer classes, since a pool of all of them does not fit their threads' stacks.
 const MAX_LOG2: u32 = if cfg!(any(loom, shuttle)) { 10 } else { 15 };
 
-/// log2 of the classes in a doubling.
-const STEPS_LOG2: u32 = if cfg!(any(loom, shuttle)) { 2 } else { 3 };
+/// log2 of the classes in a doubling. Fewer under the checkers, where each class of each pool takes a while to look at.
+const STEPS_LOG2: u32 = if cfg!(any(loom, shuttle, miri)) { 2 } else { 3 };
 
 /// The number of the last class.
 const LAST: u32 = (MAX_LOG2 - 3) << STEPS_LOG2;

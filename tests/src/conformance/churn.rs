@@ -36,17 +36,19 @@ impl<'k> Work<'k> {
     /// Lends, resizes or frees one block, after it was found whole.
     pub(super) fn step(&mut self) -> Result<(), Broken> {
         let Self { kit, rng, table, limit } = self;
-        let crowded = table.bytes() >= *limit || table.is_full();
+        let room = limit.saturating_sub(table.bytes());
+        let crowded = room == 0 || table.is_full();
         let choice = rng.below(8);
         if table.len() == 0 || !crowded && choice < 4 {
-            let layout = kit.draw(rng);
+            let layout = kit.draw_within(rng, room);
             let mut block = if choice == 0 { kit.lend_zeroed(layout)? } else { kit.lend(layout)? };
             block.fill(rng.draw());
             table.push(block);
         } else if !crowded && choice < 6 {
             let block = table.take(rng.below(table.len()))?;
             block.verify_all("to be resized")?;
-            let new = layout(kit.draw(rng).size(), block.layout().align());
+            let room = limit.saturating_sub(table.bytes());
+            let new = layout(kit.draw_within(rng, room).size(), block.layout().align());
             let mut block = kit.resize(block, new)?;
             block.fill(rng.draw());
             table.push(block);

@@ -198,7 +198,13 @@ impl<'k> Kit<'k> {
 
     /// A layout by chance: most are small, a few as large as the limits allow, a few aligned beyond what is usual.
     pub(super) fn draw(&self, rng: &mut Rng) -> Layout {
+        self.draw_within(rng, self.limits.largest)
+    }
+
+    /// As [`draw`](Self::draw), of at most so many bytes, or one.
+    pub(super) fn draw_within(&self, rng: &mut Rng, room: usize) -> Layout {
         let limit = if rng.below(32) == 0 { self.limits.largest / 4 } else { 1024.min(self.limits.largest / 16) };
+        let limit = limit.min(room).max(1);
         let bits = rng.below(limit.ilog2() as usize + 1);
         let size = (1 << bits) + rng.below(1 << bits);
         let align =

@@ -45,8 +45,8 @@ fn conforms<C: Config + Sync>(bytes: usize, limits: Limits, crew: &dyn Crew) {
 /// How many threads have pools of their own; more than there are at a time in these tests.
 const CPUS: usize = 64;
 
-/// Little, so that its end is soon reached, but some slabs for each size class.
-const BYTES: usize = 4 << 20;
+/// Little, so that its end is soon reached, but more than a slab of 32 KiB for each of the hundred size classes.
+const BYTES: usize = 8 << 20;
 
 #[test]
 fn heaps_over_memory_that_ends() {
