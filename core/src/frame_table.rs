@@ -133,6 +133,12 @@ impl FrameWord {
         Self::from_bits(self.into_bits() & !0xf | kind as u32)
     }
 
+    /// As [`with_above`](Self::with_above) of what fits, in line.
+    #[inline(always)]
+    const fn of_above(self, above: u32) -> Self {
+        Self::from_bits(self.into_bits() & ((1 << 10) - 1) | above << 10)
+    }
+
     /// The order of the block that this word heads.
     pub(crate) fn order(self) -> Order {
         Order::new(u32::from(self.order_bits())).unwrap_or(Order::MAX)
@@ -175,6 +181,68 @@ impl FrameWord {
             Kind::Pending => Some(Place::Pending),
             _ => None,
         }
+    }
+}
+
+/// How many frames a large object has, in the 22 bits that its head's word has for it: so many were asked for, and so many
+/// more lie behind them, since it was given a block that was somewhat larger.
+///
+/// ```text
+///  0 │ frames, none to spare        1 │ to spare (9) │ asked for (12)
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Counts {
+    pub(crate) asked: FrameCount,
+    pub(crate) spare: FrameCount,
+}
+
+impl Counts {
+    const HAS_SPARE: u32 = 1 << 21;
+    const ASKED_BITS: u32 = 12;
+    /// The most frames to spare.
+    pub(crate) const MOST_SPARE: usize = (1 << 9) - 1;
+    /// The most frames of an object that has any to spare.
+    pub(crate) const MOST_WITH_SPARE: usize = (1 << Self::ASKED_BITS) - 1;
+
+    /// Of an object that has none to spare.
+    pub(crate) const fn exact(count: FrameCount) -> Self {
+        Self { asked: count, spare: FrameCount::new(0) }
+    }
+
+    /// All of them.
+    #[inline(always)]
+    pub(crate) fn all(self) -> FrameCount {
+        self.asked + self.spare
+    }
+
+    /// As a word has them; 0 if they have no room there.
+    #[inline(always)]
+    pub(crate) fn bits(self) -> u32 {
+        let (asked, spare) = (self.asked.get(), self.spare.get());
+        match spare {
+            0 if asked < Self::HAS_SPARE as usize => asked as u32,
+            1..=Self::MOST_SPARE if asked <= Self::MOST_WITH_SPARE => {
+                Self::HAS_SPARE | (spare as u32) << Self::ASKED_BITS | asked as u32
+            }
+            _ => 0,
+        }
+    }
+
+    /// What a word says; `None` if it has had no room.
+    #[inline(always)]
+    fn of(bits: u32) -> Option<Self> {
+        let asked = if bits & Self::HAS_SPARE == 0 { bits } else { bits & ((1 << Self::ASKED_BITS) - 1) };
+        let spare = if bits & Self::HAS_SPARE == 0 { 0 } else { (bits & !Self::HAS_SPARE) >> Self::ASKED_BITS };
+        let [asked, spare] = [asked, spare].map(|count| FrameCount::new(count as usize));
+        (bits != 0).then_some(Self { asked, spare })
+    }
+}
+
+impl FrameWord {
+    /// The frames of the large object or the freed block whose first this is, if it has room for their number.
+    #[inline(always)]
+    pub(crate) fn counts(self) -> Option<Counts> {
+        Counts::of(self.above())
     }
 }
 
@@ -302,36 +370,40 @@ impl<'m> FrameTable<'m> {
         word.compare_exchange(from.into_bits(), to.into_bits(), Ordering::Release, Ordering::Relaxed).is_ok()
     }
 
-    /// Makes the large object of `count` frames at `head` ready; `false` if none is lent there.
+    /// Makes the large object at `head`, for which `asked` frames were asked if that is known, ready; answers its frames, and
+    /// `None` if no such is lent there.
     ///
     /// `SeqCst`, as the look at the hint that follows: see [`ready`](crate::large). As a Release it lets the next owner see
     /// what the last one did.
     #[inline]
-    pub(crate) fn make_ready(&self, head: u32, count: FrameCount) -> bool {
+    pub(crate) fn make_ready(&self, head: u32, asked: Option<FrameCount>, most: usize) -> Option<FrameCount> {
         let place = &self.words[(head - self.first) as usize];
         let lent = FrameWord::from_bits(place.load(Ordering::Relaxed));
-        if lent.kind() != Kind::LargeHead || lent.above() as usize != count.get() {
-            return false;
+        let counts = lent.counts().filter(|_| lent.kind() == Kind::LargeHead)?;
+        let all = counts.all();
+        if asked.is_some_and(|asked| asked != counts.asked) || all.get() > most {
+            return None;
         }
-        let ready = lent.of_kind(Kind::LargeReady);
-        place.compare_exchange(lent.into_bits(), ready.into_bits(), Ordering::SeqCst, Ordering::Relaxed).is_ok()
+        let ready = lent.of_kind(Kind::LargeReady).of_above(all.get() as u32);
+        let made = place.compare_exchange(lent.into_bits(), ready.into_bits(), Ordering::SeqCst, Ordering::Relaxed);
+        made.is_ok().then_some(all)
     }
 
-    /// Takes the block of `count` frames at `head`, if it is ready, and makes it one of `kind`.
+    /// Takes the block of `count` frames at `head`, if it is ready, and makes it one of `kind` that has so many.
     #[inline]
-    pub(crate) fn take_ready(&self, head: u32, count: FrameCount, kind: Kind) -> bool {
+    pub(crate) fn take_ready(&self, head: u32, count: FrameCount, kind: Kind, counts: Counts) -> bool {
         let place = &self.words[(head - self.first) as usize];
         // SeqCst: follows the exchange of a hint, where one was exchanged.
         let word = FrameWord::from_bits(place.load(Ordering::SeqCst));
         if word.kind() != Kind::LargeReady || word.above() as usize != count.get() {
             return false;
         }
+        let to = word.of_kind(kind).of_above(counts.bits());
         if mutant("ready_twice") {
-            self.set(head, word.with_kind(kind));
+            self.set(head, to);
             return true;
         }
         // Acquire: pairs with `make_ready`. Release as in `set`.
-        let to = word.of_kind(kind);
         place.compare_exchange(word.into_bits(), to.into_bits(), Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
@@ -384,6 +456,20 @@ mod tests {
 
     fn words<const N: usize>() -> [AtomicU32; N] {
         [const { AtomicU32::new(0) }; N]
+    }
+
+    #[test]
+    fn counts_of_frames_come_back_as_they_went_or_not_at_all() {
+        let counts = |asked, spare| Counts { asked: FrameCount::new(asked), spare: FrameCount::new(spare) };
+        for (asked, spare) in [(1, 0), (9, 2), (2048, 511), (4095, 1), ((1 << 21) - 1, 0)] {
+            let counts = counts(asked, spare);
+            let word = FrameWord::held(Kind::LargeHead, order(3)).of_above(counts.bits());
+            assert_eq!((word.counts(), word.order(), word.kind()), (Some(counts), order(3), Kind::LargeHead));
+            assert_eq!(counts.all().get(), asked + spare);
+        }
+        for (asked, spare) in [(1 << 21, 0), (9, 512), (4096, 1)] {
+            assert_eq!(Counts::of(counts(asked, spare).bits()), None);
+        }
     }
 
     #[test]

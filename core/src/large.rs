@@ -1,7 +1,7 @@
 //! Large objects: whole frames, whatever is left of the last one.
 //!
 //! ```text
-//!   request ──► ready, the last of its size ──► kept blocks of exactly this size ──► frames, the tail given back
+//!   request ──► ready, the last of its size ──► kept blocks of about this size ────► frames, the tail given back
 //!   free    ──► ready ────────────────────────► kept, while there are few ─────────► frames
 //!   realloc ──► the next frames, if they are free;  the last ones go
 //! ```
@@ -19,7 +19,7 @@ use crate::arena::{Access, Busy};
 use crate::config::Config;
 use crate::error::{AllocError, BadFree, BadFreeKind};
 use crate::frame::{FrameCount, FrameRange, FrameSpan, Pfn};
-use crate::frame_table::Kind;
+use crate::frame_table::{Counts, Kind};
 use crate::frames::Request;
 use crate::heap::{Heap, HeapInvalid, Lent};
 use crate::id::{NodeId, NodeMask};
@@ -86,7 +86,10 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
             return Ok(Taken { span, fresh: false });
         }
         if let Some(span) = self.take_kept(count, align) {
-            self.frames.lend_again(span.start());
+            self.frames.lend_again(span, count);
+            return Ok(Taken { span, fresh: false });
+        }
+        if let Some(span) = self.take_near(count, align) {
             return Ok(Taken { span, fresh: false });
         }
         // What is kept lies between what is free: together they may have room for what would go beyond all that is in use.
@@ -112,7 +115,17 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
         if sizes == 0 || C::HARDENED || frames > Self::MOST_KEPT / 4 {
             return FrameCount::new(frames);
         }
-        FrameCount::new(frames.next_multiple_of((frames.next_power_of_two() / 2 / sizes).max(1)))
+        // The step is a power of two, as the sizes are: no division.
+        let step = (frames.next_power_of_two() / 2 / sizes).max(1);
+        FrameCount::new((frames + step - 1) & !(step - 1))
+    }
+
+    /// The most frames of a freed block that may serve a request for `count`: a quarter more, where sizes have steps at all.
+    fn most_for(count: FrameCount) -> FrameCount {
+        if C::LARGE_SIZES_PER_DOUBLING == 0 || C::HARDENED || count.get() > Counts::MOST_WITH_SPARE {
+            return count;
+        }
+        count + FrameCount::new((count.get() / 4).min(Counts::MOST_SPARE))
     }
 
     /// Frames of one node for a large object.
@@ -181,15 +194,20 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
     #[cold]
     #[inline(never)]
     pub(crate) fn free_other(&self, address: usize, layout: Layout) -> Result<(), BadFree> {
+        if layout.size() != 0 && self.free_handy(address, Some(Self::frames_of(layout.size()))) {
+            return Ok(());
+        }
+        self.free_unhandy(address, layout)
+    }
+
+    #[inline(never)]
+    fn free_unhandy(&self, address: usize, layout: Layout) -> Result<(), BadFree> {
         if layout.size() == 0 {
             return self.free_address(address, at_least_a_byte(layout));
         }
         let count = Self::frames_of(layout.size());
-        if self.free_handy(address, count) {
-            return Ok(());
-        }
         match self.large_span(address) {
-            Some(span) if span.count() == count => self.free_large(span),
+            Some(span) if self.frames.asked_of(span) == count => self.free_large(span),
             _ => self.refuse(address, None),
         }
     }
@@ -202,18 +220,17 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
                 None => self.refuse(address, None),
             };
         }
+        if self.free_handy(address, None) {
+            return Ok(());
+        }
         match self.large_span(address) {
             Some(span) => self.free_large(span),
             None => self.refuse(address, None),
         }
     }
 
-    /// Takes a large object back, which may be freed by somebody else at the same moment.
-    pub(crate) fn free_large(&self, span: FrameSpan) -> Result<(), BadFree> {
-        if self.free_handy(self.address_of(span), span.count()) {
-            return Ok(());
-        }
-        // What was not taken for that is not lent any more, or too large.
+    /// Takes a large object back that is not to be at hand, which may be freed by somebody else at the same moment.
+    fn free_large(&self, span: FrameSpan) -> Result<(), BadFree> {
         if !self.frames.set_aside(span.start()) {
             return self.refuse(self.address_of(span), None);
         }
@@ -237,24 +254,37 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
             return None;
         }
         let span = self.ready.look(count).filter(|span| self.is_placed_for(span.start(), align))?;
-        self.frames.lend_ready(span).then_some(span)
+        self.frames.lend_ready(span, count).then_some(span)
     }
 
-    /// Takes back a large object of `count` frames at `address`, if one is lent there, and puts it at hand.
+    /// A block of somewhat more frames that is at hand.
+    fn take_near(&self, count: FrameCount, align: usize) -> Option<FrameSpan> {
+        let most = Self::most_for(count);
+        if !Self::is_handy(count) || most == count {
+            return None;
+        }
+        let fits = |span: &FrameSpan| (count..=most).contains(&span.count()) && self.is_placed_for(span.start(), align);
+        let span = self.ready.hints().filter(fits).min_by_key(|span| span.count())?;
+        self.frames.lend_ready(span, count).then_some(span)
+    }
+
+    /// Takes back a large object at `address` for which `asked` frames were asked, if that is known, and puts it at hand;
+    /// `false` if none such is lent there, or a larger one than may be at hand.
     #[inline]
-    fn free_handy(&self, address: usize, count: FrameCount) -> bool {
+    fn free_handy(&self, address: usize, asked: Option<FrameCount>) -> bool {
         let offset = address.wrapping_sub(self.window.base());
-        if !Self::is_handy(count) || !offset.is_multiple_of(C::FRAME_BYTES) {
+        if !Self::is_handy(asked.unwrap_or_default()) || !offset.is_multiple_of(C::FRAME_BYTES) {
             return false;
         }
-        let Ok(span) = FrameSpan::new(Pfn::new(offset / C::FRAME_BYTES), count) else { return false };
+        let head = Pfn::new(offset / C::FRAME_BYTES);
         // Before somebody has the block again, who is told of then; not if the free is about to be refused.
-        if self.tells_of_frees() && self.frames.large_at(span.start()) == Some(span) {
-            self.forget_large(address);
+        if self.tells_of_frees() {
+            let span = self.frames.large_at(head).filter(|span| span.count().get() <= Self::MOST_READY);
+            if span.is_some_and(|span| asked.is_none_or(|asked| asked == self.frames.asked_of(span))) {
+                self.forget_large(address);
+            }
         }
-        if !self.frames.make_ready(span) {
-            return false;
-        }
+        let Some(span) = self.frames.make_ready(head, asked, Self::MOST_READY) else { return false };
         self.show(span);
         true
     }
@@ -298,7 +328,8 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
     /// Whether the address of a frame is such a multiple.
     #[inline]
     fn is_placed_for(&self, start: Pfn, align: usize) -> bool {
-        self.window.base().wrapping_add(start.number() * C::FRAME_BYTES).is_multiple_of(align)
+        // A power of two, as alignments are: no division.
+        self.window.base().wrapping_add(start.number() * C::FRAME_BYTES) & (align - 1) == 0
     }
 
     /// Gives the frames of a large object back that is set aside, and that nobody has.
@@ -326,7 +357,8 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
             return None;
         }
         let node = if C::NUMA { self.home().index() as u32 } else { 0 };
-        self.with_kept(|kept, access| kept.take(access, count, node, |start| self.is_placed_for(start, align)))
+        let sizes = count..=Self::most_for(count);
+        self.with_kept(|kept, access| kept.take(access, sizes, node, |start| self.is_placed_for(start, align)))
             .ok()
             .flatten()
     }
@@ -410,7 +442,11 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
         };
         match (found, class) {
             (Some(object @ Object::Small(own)), Some(class)) if own == class => Ok(object),
-            (Some(object @ Object::Large(span)), None) if span.count() == Self::frames_of(layout.size()) => Ok(object),
+            (Some(object @ Object::Large(span)), None)
+                if self.frames.asked_of(span) == Self::frames_of(layout.size()) =>
+            {
+                Ok(object)
+            }
             _ => Err(self.refuse(address, class).err().unwrap_or(self.explain_large(address))),
         }
     }
@@ -436,8 +472,9 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
             (Object::Small(own), Some(class)) => own == class,
             (Object::Large(span), None) => {
                 let count = Self::frames_of(new.size());
+                let before = self.frames.asked_of(span);
                 let resized = address.is_multiple_of(new.align()) && self.resize_large(span, count);
-                if resized && count != span.count() {
+                if resized && count != before {
                     // Who makes it larger has the memory from now on.
                     self.forget_large(address);
                     self.noticed(Lent::large(address, count.get() * C::FRAME_BYTES));
@@ -456,6 +493,10 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
                 self.tell_taken(tail);
             }
             return is_longer;
+        }
+        if span.count() <= Self::most_for(count) {
+            self.frames.note_counts(span.start(), Counts { asked: count, spare: span.count() - count });
+            return true;
         }
         if count < span.count() {
             let Ok(tail) = FrameSpan::new(span.start() + count, span.count() - count) else { return false };

@@ -6,16 +6,13 @@ use crate::arena::Arena;
 use crate::config::Config;
 use crate::flags::AllocFlags;
 use crate::frame::{FrameCount, FrameSpan, Pfn};
-use crate::frame_table::{FrameWord, Kind};
+use crate::frame_table::{Counts, FrameWord, Kind};
 use crate::frames::Frames;
 use crate::id::NodeId;
 use crate::node;
 use crate::order::{AlignedBlocks, Order};
 use crate::platform::Platform;
 use crate::zone::Mark;
-
-/// The most frames that have room in a head's word.
-const MOST_NOTED: u32 = (1 << 22) - 1;
 
 impl<P: Platform, C: Config> Frames<'_, P, C> {
     /// Marks lent frames as a slab.
@@ -26,14 +23,13 @@ impl<P: Platform, C: Config> Frames<'_, P, C> {
     /// Marks lent frames as one large object.
     pub(crate) fn hold_large(&self, span: FrameSpan) {
         self.hold(span, |head| if head == span.start() { Kind::LargeHead } else { Kind::LargeTail });
-        self.note_count(span.start(), span.count());
+        self.note_counts(span.start(), Counts::exact(span.count()));
     }
 
     /// Notes in the word of a large object's head how many frames it has, where no level has other use for the place.
-    fn note_count(&self, head: Pfn, count: FrameCount) {
+    pub(crate) fn note_counts(&self, head: Pfn, counts: Counts) {
         if !C::HARDENED {
-            let count = u32::try_from(count.get()).ok().filter(|&count| count <= MOST_NOTED);
-            self.note(head, count.unwrap_or(0));
+            self.note(head, counts.bits());
         }
     }
 
@@ -87,10 +83,16 @@ impl<P: Platform, C: Config> Frames<'_, P, C> {
         self.object_at(head, Kind::LargeHead)
     }
 
+    /// How many frames the large object of `span` was asked for.
+    pub(crate) fn asked_of(&self, span: FrameSpan) -> FrameCount {
+        let counts = self.word_of(span.start()).filter(|_| !C::HARDENED).and_then(FrameWord::counts);
+        counts.map_or(span.count(), |counts| counts.asked)
+    }
+
     fn object_at(&self, head: Pfn, kind: Kind) -> Option<FrameSpan> {
-        let noted = self.word_of(head).filter(|word| !C::HARDENED && word.kind() == kind && word.above() != 0);
-        if let Some(word) = noted {
-            return FrameSpan::new(head, FrameCount::new(word.above() as usize)).ok();
+        let word = self.word_of(head).filter(|word| !C::HARDENED && word.kind() == kind);
+        if let Some(counts) = word.and_then(FrameWord::counts) {
+            return FrameSpan::new(head, counts.all()).ok();
         }
         let mut next = head;
         let mut kind = kind;
@@ -136,30 +138,37 @@ impl<P: Platform, C: Config> Frames<'_, P, C> {
         let Some(arena) = self.nodes.arena_of(head) else { return false };
         let index = arena.index(head);
         let word = arena.table.get(index);
-        word.kind() == Kind::LargeHead && arena.table.exchange(index, word, word.with_kind(Kind::LargeKept))
+        let mut aside = word.with_kind(Kind::LargeKept);
+        if !C::HARDENED {
+            aside = aside.with_above(word.counts().map_or(0, |counts| Counts::exact(counts.all()).bits()));
+        }
+        word.kind() == Kind::LargeHead && arena.table.exchange(index, word, aside)
     }
 
-    /// As [`set_aside`](Self::set_aside) for a large object of just these frames, for whoever then takes it by its word.
+    /// As [`set_aside`](Self::set_aside) for a large object at `head` for which just so many frames were asked, if that is
+    /// known, for whoever then takes it by its word. None of more than `most` frames.
     #[inline]
-    pub(crate) fn make_ready(&self, span: FrameSpan) -> bool {
-        let arena = self.nodes.arena_of(span.start());
-        arena.is_some_and(|arena| arena.table.make_ready(arena.index(span.start()), span.count()))
+    pub(crate) fn make_ready(&self, head: Pfn, asked: Option<FrameCount>, most: usize) -> Option<FrameSpan> {
+        let arena = self.nodes.arena_of(head)?;
+        let count = arena.table.make_ready(arena.index(head), asked, most)?;
+        FrameSpan::new(head, count).ok()
     }
 
-    /// Gives a block to a user, if it is ready.
-    pub(crate) fn lend_ready(&self, span: FrameSpan) -> bool {
-        self.take_ready(span, Kind::LargeHead)
+    /// Gives a block to a user who has asked for so many of its frames, if it is ready.
+    #[inline]
+    pub(crate) fn lend_ready(&self, span: FrameSpan, asked: FrameCount) -> bool {
+        self.take_ready(span, Kind::LargeHead, Counts { asked, spare: span.count() - asked })
     }
 
     /// Sets a block aside that is ready, if it is.
     pub(crate) fn keep_ready(&self, span: FrameSpan) -> bool {
-        self.take_ready(span, Kind::LargeKept)
+        self.take_ready(span, Kind::LargeKept, Counts::exact(span.count()))
     }
 
     #[inline]
-    fn take_ready(&self, span: FrameSpan, kind: Kind) -> bool {
+    fn take_ready(&self, span: FrameSpan, kind: Kind, counts: Counts) -> bool {
         let arena = self.nodes.arena_of(span.start());
-        arena.is_some_and(|arena| arena.table.take_ready(arena.index(span.start()), span.count(), kind))
+        arena.is_some_and(|arena| arena.table.take_ready(arena.index(span.start()), span.count(), kind, counts))
     }
 
     /// Whether a block is ready, as a look sees it.
@@ -167,11 +176,15 @@ impl<P: Platform, C: Config> Frames<'_, P, C> {
         self.object_at(span.start(), Kind::LargeReady) == Some(span)
     }
 
-    /// Gives the large object that starts at `head` and was set aside to a user again.
-    pub(crate) fn lend_again(&self, head: Pfn) {
-        let Some(arena) = self.nodes.arena_of(head) else { return };
-        let index = arena.index(head);
-        arena.table.set(index, arena.table.get(index).with_kind(Kind::LargeHead));
+    /// Gives a block that was set aside to a user who has asked for so many of its frames.
+    pub(crate) fn lend_again(&self, span: FrameSpan, asked: FrameCount) {
+        let Some(arena) = self.nodes.arena_of(span.start()) else { return };
+        let index = arena.index(span.start());
+        let mut word = arena.table.get(index).with_kind(Kind::LargeHead);
+        if !C::HARDENED {
+            word = word.with_above(Counts { asked, spare: span.count() - asked }.bits());
+        }
+        arena.table.set(index, word);
     }
 
     /// Keeps a number of 22 bits with the large object that starts at `head`, for as long as it is held.
@@ -203,7 +216,7 @@ impl<P: Platform, C: Config> Frames<'_, P, C> {
             return false;
         }
         self.hold_tail(tail);
-        self.note_count(span.start(), span.count() + more);
+        self.note_counts(span.start(), Counts::exact(span.count() + more));
         true
     }
 
@@ -222,7 +235,7 @@ impl<P: Platform, C: Config> Frames<'_, P, C> {
             }
             next = arena.pfn(end);
         }
-        self.note_count(span.start(), at - span.start());
+        self.note_counts(span.start(), Counts::exact(at - span.start()));
     }
 
     /// Cuts a block of a large object in two, the second of which is merely lent.

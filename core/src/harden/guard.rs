@@ -186,7 +186,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
             return Err(self.refuse_hardened(address, said));
         }
         if !self.is_untouched(&block) {
-            self.frames.lend_again(head);
+            self.frames.lend_again(block.span, block.span.count());
             return Err(self.accuse_guarded(BadFreeKind::Overrun, &block));
         }
         self.forget_large(address);

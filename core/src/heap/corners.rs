@@ -134,7 +134,7 @@ fn a_kept_block_that_somebody_has_is_found() {
     let second = heap.large_span(lent[1]).unwrap();
     lent.iter().for_each(|&address| heap.free_address(address, LARGE).unwrap());
     heap.validate().unwrap();
-    heap.frames.lend_again(second.start());
+    heap.frames.lend_again(second, second.count());
     assert_eq!(heap.validate(), Err(HeapInvalid::Kept(lent[1])));
     assert!(heap.frames.set_aside(second.start()));
     heap.validate().unwrap();

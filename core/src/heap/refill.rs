@@ -43,6 +43,11 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         {
             return Answer::of(Ok(self.noticed(lent)));
         }
+        self.alloc_unhandy(layout, reclaim)
+    }
+
+    #[inline(never)]
+    fn alloc_unhandy(&self, layout: Layout, reclaim: bool) -> Answer {
         let served = self.serve(layout, reclaim, || self.alloc_once(layout));
         Answer::of(served.map(|lent| self.noticed(lent)))
     }

@@ -1,5 +1,7 @@
 //! Freed large blocks that a heap keeps for the next request of their size: what costs a page fault a frame to get.
 
+use core::ops::RangeInclusive;
+
 use crate::arena::{Access, Busy};
 use crate::frame::{FrameCount, FrameSpan, Pfn};
 use crate::platform::Platform;
@@ -90,22 +92,26 @@ impl<P: Platform> KeptBlocks<P> {
         self.frames.load(Ordering::Relaxed)
     }
 
-    /// The block of exactly `count` frames on `node` that came last of those that `fits` says are well placed.
+    /// The smallest block of so many frames on `node`, and of these the one that came last, of those that `fits` says are well
+    /// placed.
     pub(crate) fn take(
         &self,
         access: Access<'_, P>,
-        count: FrameCount,
+        sizes: RangeInclusive<FrameCount>,
         node: u32,
         fits: impl Fn(Pfn) -> bool,
     ) -> Result<Option<FrameSpan>, Busy> {
         // Relaxed: who misses the block that comes just now takes other frames.
-        if self.frames() < count.get() {
+        if self.frames() < sizes.start().get() {
             return Ok(None);
         }
         let mut blocks = self.lock(access)?;
-        let found = blocks.list[..blocks.len].iter().rposition(|block| {
-            block.frames as usize == count.get() && block.node == node && fits(Pfn::new(block.start))
-        });
+        let is_right = |block: &Block| {
+            let count = FrameCount::new(block.frames as usize);
+            sizes.contains(&count) && block.node == node && fits(Pfn::new(block.start))
+        };
+        let right = blocks.list[..blocks.len].iter().enumerate().rev().filter(|(_, block)| is_right(block));
+        let found = right.min_by_key(|(_, block)| block.frames).map(|(place, _)| place);
         let taken = found.map(|place| blocks.remove(place));
         self.frames.store(blocks.frames, Ordering::Relaxed);
         Ok(taken)

@@ -107,6 +107,62 @@ fn what_is_kept_makes_room_for_what_is_larger() {
     comes_home(heap);
 }
 
+/// As in a process: sizes have steps, and one node is all there is.
+struct Steps<const CHECKED: bool>;
+impl<const ON: bool> Config for Steps<ON> {
+    const CHECKED: bool = ON;
+    const NUMA: bool = false;
+    const LARGE_SIZES_PER_DOUBLING: usize = 8;
+}
+
+fn somewhat_smaller_is_served<const ON: bool>(is_handy: bool) {
+    let heap = heap::<Steps<ON>>(FRAMES, 1);
+    let first = heap.alloc_address(plain(20 * FRAME)).unwrap();
+    heap.free_address(first, plain(20 * FRAME)).unwrap();
+    if !is_handy {
+        heap.ready.take().for_each(|span| heap.put_away(span));
+    }
+    heap.validate().unwrap();
+    let much_smaller = heap.alloc_address(plain(15 * FRAME)).unwrap();
+    assert_ne!(much_smaller, first);
+    let second = heap.alloc_address(plain(16 * FRAME)).unwrap();
+    assert_eq!((second, heap.kept_bytes()), (first, 0));
+    // It is one of the size that was asked for, and has more for whoever asks what there is.
+    let block = heap.large_span(second).unwrap();
+    assert_eq!((block.count().get(), heap.frames.asked_of(block).get()), (20, 16));
+    for wrong in [12, 15, 18, 20, 22] {
+        let fault = heap.free_address(second, plain(wrong * FRAME)).unwrap_err();
+        assert_eq!((fault.kind, fault.object_bytes), (BadFreeKind::WrongSize, 20 * FRAME), "{wrong}");
+        assert!(heap.object_of(second, plain(wrong * FRAME)).is_err());
+    }
+    // Smaller and larger where it is, until it would waste too much.
+    for (from, to) in [(16, 20), (20, 16), (16, 18), (18, 30), (30, 9), (9, 16)] {
+        let held = heap.object_of(second, plain(from * FRAME)).unwrap();
+        if !heap.resize(second, held, plain(to * FRAME)) {
+            // The other lies behind it.
+            assert!(to == 30 || from == 30 || to == 16, "{from} to {to}");
+            continue;
+        }
+        let (block, asked) = (heap.large_span(second).unwrap(), Heap::<Sim, Steps<ON>>::frames_of(to * FRAME));
+        assert!(heap.frames.asked_of(block) == asked && block.count() <= Heap::<Sim, Steps<ON>>::most_for(asked));
+        heap.frames().validate().unwrap();
+    }
+    heap.free_address_unsized(second).unwrap();
+    for size in [9, 16, 20] {
+        assert_eq!(heap.free_address(second, plain(size * FRAME)).unwrap_err().kind, BadFreeKind::NotLent);
+    }
+    heap.free_address(much_smaller, plain(15 * FRAME)).unwrap();
+    comes_home(heap);
+}
+
+#[test]
+fn a_freed_block_serves_what_is_somewhat_smaller() {
+    for is_handy in [false, true] {
+        somewhat_smaller_is_served::<true>(is_handy);
+        somewhat_smaller_is_served::<false>(is_handy);
+    }
+}
+
 /// As [`Checked`], keeps nothing.
 struct KeepsNone;
 impl Config for KeepsNone {
@@ -371,6 +427,8 @@ mod concurrent {
 struct Zeros<const CHECKED: bool>;
 impl<const ON: bool> Config for Zeros<ON> {
     const CHECKED: bool = ON;
+    const NUMA: bool = false;
+    const LARGE_SIZES_PER_DOUBLING: usize = 8;
     const HUGE_ORDER: u32 = 3;
     const ARENA_ORDER: u32 = 6;
     const POOL_FRAMES: u32 = 4;

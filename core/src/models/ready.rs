@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::runner::check;
 use crate::frame::{FrameCount, FrameSpan, Pfn};
-use crate::frame_table::{FrameTable, FrameWord, Kind};
+use crate::frame_table::{Counts, FrameTable, FrameWord, Kind};
 use crate::large::Ready;
 use crate::order::Order;
 
@@ -34,18 +34,20 @@ impl World {
 
     /// What a free does; answers the block that it has kept, whose hint it has displaced.
     fn free(&self, head: u32) -> Option<u32> {
-        assert!(self.table().make_ready(head, FrameCount::new(COUNT)), "a right free was refused");
+        let count = FrameCount::new(COUNT);
+        assert_eq!(self.table().make_ready(head, Some(count), COUNT), Some(count), "a right free was refused");
         self.ready.show(Self::block(head)).filter(|&before| self.keep(before)).map(head_of)
     }
 
     fn keep(&self, block: FrameSpan) -> bool {
-        self.table().take_ready(head_of(block), block.count(), Kind::LargeKept)
+        self.table().take_ready(head_of(block), block.count(), Kind::LargeKept, Counts::exact(block.count()))
     }
 
     /// What a request does.
     fn alloc(&self) -> Option<u32> {
         let block = self.ready.look(FrameCount::new(COUNT))?;
-        self.table().take_ready(head_of(block), block.count(), Kind::LargeHead).then(|| head_of(block))
+        let counts = Counts::exact(block.count());
+        self.table().take_ready(head_of(block), block.count(), Kind::LargeHead, counts).then(|| head_of(block))
     }
 
     /// What trimming does: all that can be found.
