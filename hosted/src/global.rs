@@ -66,7 +66,6 @@ impl<L: sealed::Served> Config for HostedLevel<L> {
     const SAMPLED: bool = true;
     const LINEAR_SHADOW: bool = true;
     const KEEP_EMPTY_SLABS: usize = 8;
-    const LARGE_CACHE_BYTES: usize = 4 << 20;
     const LARGE_SIZES_PER_DOUBLING: usize = 8;
     const DEPOT_BYTES: usize = 1 << 20;
     const DEPOT_ROUNDS: usize = 4096;
