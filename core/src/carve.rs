@@ -99,6 +99,14 @@ impl Window {
         self.base.load(Ordering::Relaxed).addr()
     }
 
+    /// How far from frame 0 an address is, for who has a pool of the instance, or an object.
+    #[inline(always)]
+    pub(crate) fn offset(&self, address: usize) -> usize {
+        // SAFETY: written before there was any pool or object, and never again. Not `origin`: a compiler that knows that
+        // both are one takes from the pointer what it is just about to add.
+        address.wrapping_sub(unsafe { *self.base.as_ptr() }.addr())
+    }
+
     /// The pointer to a byte of some frame.
     #[inline(always)]
     pub(crate) fn pointer(&self, address: usize) -> *mut u8 {

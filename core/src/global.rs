@@ -23,7 +23,6 @@ use crate::large::{Object, at_least_a_byte};
 use crate::placed::Placed;
 use crate::platform::Platform;
 use crate::size_class::SizeClass;
-use crate::slab::Slab;
 
 impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     /// Makes this the heap of a machine with `cpus` CPUs and `nodes` nodes, as its [`Frames`](crate::Frames) was told, for
@@ -89,12 +88,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     /// As [`free`](Self::free); null is no object.
     #[inline(always)]
     pub unsafe fn free_at_hand(&self, object: *mut u8) -> bool {
-        let address = object.addr();
-        !C::HARDENED
-            && self
-                .slab_of(address)
-                .and_then(Slab::class)
-                .is_some_and(|class| self.put_by(class, address, Self::AT_HAND))
+        !C::HARDENED && self.put_unsized(object.addr(), Self::AT_HAND)
     }
 
     /// As [`free_at_hand`](Self::free_at_hand), for an object whose class is known: fewer steps. At levels that check it is

@@ -52,9 +52,7 @@ use sample::Sampling;
 pub use sample::{Sample, SampleHook};
 pub use slabinfo::HeapReport;
 
-use crate::sync::{
-    AtomicU16, AtomicU32, AtomicU64, AtomicUsize, Lock, Ordering, PerCpu, Publish, PublishSlice, Reach, const_fn,
-};
+use crate::sync::{AtomicU32, AtomicU64, Fixed, Lock, PerCpu, Publish, PublishSlice, Reach, const_fn};
 
 /// An address, or why there is none: one word, which comes back in a register where a `Result` would come through
 /// memory. No object lies in the first bytes of the address space.
@@ -106,11 +104,11 @@ pub struct Heap<'m, P: Platform, C: Config = Checked> {
     pub(crate) pools: PerCpu<'m, ObjectPool>,
     pub(crate) window: Window,
     /// Bytes of the span, from the window's base.
-    pub(crate) span_bytes: AtomicUsize,
+    pub(crate) span_bytes: Fixed,
     /// The slab of each aligned `SLAB_BYTES` of the span.
     pub(crate) directory: PublishSlice<'m, Publish<'m, Slab<'m>>>,
     /// What [`Slab::brief`] says of each of these, where nothing else of them is looked at.
-    pub(crate) briefs: PublishSlice<'m, AtomicU16>,
+    pub(crate) briefs: PublishSlice<'m, AtomicU32>,
     /// The marks of lent objects, where they do not stand in the slabs' descriptors.
     pub(crate) shadow: Shadow<'m>,
     pub(crate) frames: &'m Frames<'m, P, C>,
@@ -158,7 +156,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
                 frames,
                 backing,
                 window: Window::empty(),
-                span_bytes: AtomicUsize::new(0),
+                span_bytes: Fixed::new(0),
                 directory: PublishSlice::empty(),
                 briefs: PublishSlice::empty(),
                 shadow: Shadow::empty(),
@@ -227,7 +225,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     /// The compiler puts it in line where a caller's layout is a constant, as long as it finds it short enough.
     #[inline(always)]
     pub(crate) fn put_pooled(&self, class: SizeClass, address: usize) -> bool {
-        self.put_by(class, address, Reach::Folded)
+        self.put_by(class, address, Self::REACH)
     }
 
     /// As [`put_pooled`](Self::put_pooled).
@@ -242,11 +240,25 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         right
     }
 
+    /// As [`put_by`](Self::put_by), for an object whose class nobody has told.
+    #[inline(always)]
+    pub(crate) fn put_unsized(&self, address: usize, reach: Reach) -> bool {
+        let Some((pool, mut pinned)) = self.my_pool() else { return false };
+        let Some(class) = self.class_at(address) else { return false };
+        let Some(room) = pool.room(&mut pinned, class, reach) else { return false };
+        // Where nodes and marks are nothing, what has a class is inside.
+        let right = !(C::NUMA || C::CHECKED) || self.accept(pool, class, address);
+        if right {
+            room.put(address);
+        }
+        right
+    }
+
     /// The rest of a free: a wrong one, or a pool that has no room.
     #[cold]
     #[inline(never)]
     fn free_rest(&self, class: SizeClass, address: usize) -> Result<(), BadFree> {
-        let right = if C::CHECKED { self.unmark(class, address) } else { self.is_inside(address) };
+        let right = self.is_ready() && if C::CHECKED { self.unmark(class, address) } else { self.is_inside(address) };
         if !right {
             return if self.free_sample(class, address) { Ok(()) } else { self.refuse(address, Some(class)) };
         }
@@ -257,7 +269,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     /// The part of a request that calls nothing.
     #[inline(always)]
     pub(crate) fn take_pooled(&self, class: SizeClass) -> Option<usize> {
-        self.take_by(class, Reach::Folded)
+        self.take_by(class, Self::REACH)
     }
 
     /// As [`take_pooled`](Self::take_pooled).
@@ -274,6 +286,9 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     /// there in time.
     pub(crate) const AT_HAND: Reach = if C::CHECKED { Reach::Stack } else { Reach::Round };
 
+    /// How they are where it may be known when the program is compiled.
+    const REACH: Reach = if P::SLOW_INDEXES { Reach::Stack } else { Reach::Folded };
+
     /// This CPU's pool and the claim to it.
     #[inline(always)]
     fn my_pool(&self) -> Option<(&'m ObjectPool, Pinned<P>)> {
@@ -285,16 +300,26 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     }
 
     /// Whether an address is inside the span.
-    #[inline(always)]
     fn is_inside(&self, address: usize) -> bool {
-        address.wrapping_sub(self.window.base()) < self.span_bytes.load(Ordering::Relaxed)
+        self.offset(address) < self.span_bytes.get()
+    }
+
+    /// How far from the span's start an address is, for anybody.
+    #[inline(always)]
+    fn offset(&self, address: usize) -> usize {
+        address.wrapping_sub(self.window.base())
     }
 
     /// The slab that an address is in.
     #[inline(always)]
     pub(crate) fn slab_of(&self, address: usize) -> Option<&'m Slab<'m>> {
-        let offset = address.wrapping_sub(self.window.base());
-        self.directory.slice().get(offset / C::SLAB_BYTES)?.get()
+        self.directory.slice().get(self.offset(address) / C::SLAB_BYTES)?.get()
+    }
+
+    /// The same, for who has a pool of the heap, or an object's address.
+    #[inline(always)]
+    fn slab_settled(&self, address: usize) -> Option<&'m Slab<'m>> {
+        self.directory.settled().get(self.window.offset(address) / C::SLAB_BYTES)?.get()
     }
 
     /// The cache of a class on a node.

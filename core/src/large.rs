@@ -26,7 +26,6 @@ use crate::id::{NodeId, NodeMask};
 use crate::platform::Platform;
 use crate::policy::Policy;
 use crate::size_class::SizeClass;
-use crate::sync::Ordering;
 
 pub(crate) use kept::KeptBlocks;
 use kept::{Kept, MAX_BLOCKS};
@@ -79,7 +78,7 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
     fn take_large(&self, layout: Layout, zeroed: bool) -> Result<Taken, AllocError> {
         let count = Self::frames_of(layout.size());
         let align = layout.align().max(C::FRAME_BYTES);
-        if layout.size() > self.span_bytes.load(Ordering::Relaxed) {
+        if layout.size() > self.span_bytes.get() {
             return Err(AllocError::Impossible);
         }
         if let Some(span) = self.take_handy(count, align) {
@@ -130,7 +129,7 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
 
     /// Frames of one node for a large object.
     pub(crate) fn alloc_large_at(&self, node: NodeId, layout: Layout) -> Result<usize, AllocError> {
-        if layout.size() > self.span_bytes.load(Ordering::Relaxed) {
+        if layout.size() > self.span_bytes.get() {
             return Err(AllocError::Impossible);
         }
         let policy = Policy::Bind(NodeMask::of(node));

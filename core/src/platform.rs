@@ -66,6 +66,17 @@ pub unsafe trait Platform: Sized + 'static {
     /// ends before what it interrupted goes on, it may take the other one.
     const HAS_DESKS: bool = false;
 
+    /// Whether code changes its CPU only by its own doing, and whatever interrupts it leaves a pool that lay on a desk there
+    /// again: then to look at a desk and claim it after that is as good as to take it, and what is no use is not claimed.
+    const DESKS_STAY: bool = false;
+
+    /// Makes one of this CPU's desks claimed, on which the caller has just seen a pool, and which he lays back as one that
+    /// he has taken. Only called if [desks stay](Self::DESKS_STAY).
+    #[inline(always)]
+    fn claim_desk<const WHICH: usize>() {
+        Self::take_desk::<WHICH>();
+    }
+
     /// Takes what lies on one of this CPU's desks. Only called if there are desks.
     fn take_desk<const WHICH: usize>() -> Desk {
         Desk::CLAIMED
@@ -97,6 +108,10 @@ pub unsafe trait Platform: Sized + 'static {
     /// Asks every CPU to call `poll` of its instances soon: an interrupt to the others in a kernel. Doing nothing is
     /// allowed; idle frames then stay where they are until their CPU next runs a slow path.
     fn kick() {}
+
+    /// Whether CPUs may be slow to load again what was stored by an index a moment ago, so that a stack is best reached by a
+    /// register of its own, for an instruction more.
+    const SLOW_INDEXES: bool = false;
 
     /// Tells the CPU that the memory at `address` is soon to be written, as the next object to be lent is. Nothing lends
     /// it yet, and there may be no such memory at all. Worth it where objects mostly lie in no cache: an allocator whose
@@ -226,6 +241,13 @@ impl<P: Platform> Pinned<P> {
     #[inline(always)]
     pub(crate) fn look_at_desk<const WHICH: usize>() -> (Desk, Self) {
         (P::look_at_desk::<WHICH>(), Self { claim: Claim::Nothing, platform: PhantomData })
+    }
+
+    /// Makes a claim of a look at a desk, on which a pool lies, where [desks stay](Platform::DESKS_STAY).
+    #[inline(always)]
+    pub(crate) fn claim_desk<const WHICH: usize>(&mut self, desk: Desk) {
+        P::claim_desk::<WHICH>();
+        self.claim = Claim::of_desk::<WHICH>(desk);
     }
 
     /// The CPU the caller is on, until it lets go.

@@ -23,7 +23,7 @@ use core::ops::Range;
 
 use crate::carve::{Carver, Plan};
 use crate::size_class::SizeClass;
-use crate::sync::{AtomicU8, AtomicUsize, Ordering, PublishSlice, const_fn};
+use crate::sync::{AtomicU8, Ordering, PublishSlices, const_fn, place_of};
 
 /// The octaves of the classes' sizes: 8, 16, 32, …, 32768.
 const OCTAVES: usize = (SizeClass::MAX_BYTES.ilog2() - FIRST_LOG2 + 1) as usize;
@@ -43,15 +43,13 @@ const _: () = assert!(SizeClass::PLACES / SizeClass::OCTAVES <= STEPS && OCTAVES
 /// The rows, for a span that grows at its end.
 #[repr(C)]
 pub(crate) struct Shadow<'m> {
-    /// Where the span begins.
-    base: AtomicUsize,
-    rows: [PublishSlice<'m, AtomicU8>; ROWS],
+    rows: PublishSlices<'m, AtomicU8, ROWS>,
 }
 
 impl<'m> Shadow<'m> {
     const_fn! {
         pub(crate) const fn empty() -> Self {
-            Self { base: AtomicUsize::new(0), rows: [const { PublishSlice::empty() }; ROWS] }
+            Self { rows: PublishSlices::empty() }
         }
     }
 
@@ -83,40 +81,37 @@ impl<'m> Shadow<'m> {
         })
     }
 
-    /// Shadows a span of so many bytes, whose first has the address `base`.
-    pub(crate) fn init(&self, base: usize, span_bytes: usize, carver: &mut Carver<'m>) {
-        self.base.store(base, Ordering::Relaxed);
-        for (octave, row) in self.rows.iter().enumerate().take(OCTAVES) {
+    /// Shadows a span of so many bytes.
+    pub(crate) fn init(&self, span_bytes: usize, carver: &mut Carver<'m>) {
+        for octave in 0..OCTAVES {
             let bytes = carver.zeros(span_bytes.div_ceil(1 << FIRST_LOG2 << octave));
             if !bytes.is_empty() {
-                row.set(bytes);
+                self.rows.set(octave, bytes);
             }
         }
     }
 
     /// Where the rows begin.
     pub(crate) fn address(&self) -> usize {
-        self.rows[0].slice().as_ptr().addr()
+        self.rows.slice(0).as_ptr().addr()
     }
 
-    /// The byte of an object at `address`, and what it is while the object is lent.
-    ///
-    /// Starts of the class are multiples of an eighth of its octave's bytes, so eight places share a byte. An offset that is
-    /// none of these has its low bits rotated to the top: no row is that long, nor does one reach to an address outside of
-    /// the span.
+    /// The row of a class.
     #[inline(always)]
-    fn byte(&self, class: SizeClass, address: usize) -> Option<(&'m AtomicU8, u8)> {
-        let octave = class.octave();
-        let place = address.wrapping_sub(self.base.load(Ordering::Relaxed)).rotate_right(octave as u32);
-        let byte = self.rows[octave].slice().get(place / PARTS)?;
-        // Never 0, and different for each class of the octave.
-        Some((byte, ((place % PARTS) as u32 + class.number() * PARTS as u32) as u8 | PLAIN))
+    fn row(&self, class: SizeClass) -> &'m [AtomicU8] {
+        self.rows.slice(class.octave())
     }
 
-    /// Marks an object of a slab as lent.
+    /// The same, for who got here through a pool of the heap, or has an object's address.
     #[inline(always)]
-    pub(crate) fn lend(&self, class: SizeClass, address: usize) {
-        if let Some((byte, lent)) = self.byte(class, address) {
+    fn settled_row(&self, class: SizeClass) -> &'m [AtomicU8] {
+        self.rows.settled(SizeClass::octave_of_place(place_of(class)))
+    }
+
+    /// Marks the object at `offset` from the span's start, a slab's, as lent.
+    #[inline(always)]
+    pub(crate) fn lend(&self, class: SizeClass, offset: usize) {
+        if let Some((byte, lent)) = byte(self.settled_row(class), class, offset) {
             // Relaxed: ordered for the next owner by what hands the object over.
             byte.store(lent, Ordering::Relaxed);
         }
@@ -124,29 +119,23 @@ impl<'m> Shadow<'m> {
 
     /// Whether an object of the class starts there and is lent; a sample, if so told.
     #[inline(always)]
-    pub(crate) fn is_lent(&self, class: SizeClass, address: usize, sample: bool) -> bool {
-        let found = if sample { self.sample_byte(class, address) } else { self.byte(class, address) };
+    pub(crate) fn is_lent(&self, class: SizeClass, offset: usize, sample: bool) -> bool {
+        let found = byte_of(self.row(class), class, offset, sample);
         found.is_some_and(|(byte, lent)| byte.load(Ordering::Relaxed) == lent)
     }
 
-    /// The byte of an object at `address`, and what it is while the object is a sample.
-    fn sample_byte(&self, class: SizeClass, address: usize) -> Option<(&'m AtomicU8, u8)> {
-        let (byte, lent) = self.byte(class, address)?;
-        Some((byte, lent % (PARTS * STEPS) as u8 + 1))
-    }
-
     /// Marks an object of a slab as a sample.
-    pub(crate) fn lend_sample(&self, class: SizeClass, address: usize) {
-        if let Some((byte, sample)) = self.sample_byte(class, address) {
+    pub(crate) fn lend_sample(&self, class: SizeClass, offset: usize) {
+        if let Some((byte, sample)) = byte_of(self.row(class), class, offset, true) {
             // Relaxed: as `lend`.
             byte.store(sample, Ordering::Relaxed);
         }
     }
 
-    /// Takes the mark off a lent object of the class; `false` if none starts there.
+    /// Takes the mark off a lent object of the class; `false` if none starts there. For who has a pool of the heap.
     #[inline(always)]
-    pub(crate) fn take_back(&self, class: SizeClass, address: usize) -> bool {
-        let Some((byte, lent)) = self.byte(class, address) else { return false };
+    pub(crate) fn take_back(&self, class: SizeClass, offset: usize) -> bool {
+        let Some((byte, lent)) = byte(self.settled_row(class), class, offset) else { return false };
         if byte.load(Ordering::Relaxed) != lent {
             return false;
         }
@@ -155,11 +144,33 @@ impl<'m> Shadow<'m> {
     }
 
     /// As [`take_back`](Self::take_back), by an exchange: of several at the same moment one succeeds. Of a sample, if so
-    /// told.
-    pub(crate) fn take_back_once(&self, class: SizeClass, address: usize, sample: bool) -> bool {
-        let found = if sample { self.sample_byte(class, address) } else { self.byte(class, address) };
+    /// told. For anybody.
+    pub(crate) fn take_back_once(&self, class: SizeClass, offset: usize, sample: bool) -> bool {
+        let found = byte_of(self.row(class), class, offset, sample);
         found.is_some_and(|(byte, lent)| byte.compare_exchange(lent, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok())
     }
+}
+
+/// The byte in the class's row of an object at `offset` from the span's start, and what it is while the object is lent.
+///
+/// Starts of the class are multiples of an eighth of its octave's bytes, so eight places share a byte. An offset that is
+/// none of these has its low bits rotated to the top: no row is that long, nor does one reach to an address outside of
+/// the span.
+#[inline(always)]
+fn byte(row: &[AtomicU8], class: SizeClass, offset: usize) -> Option<(&AtomicU8, u8)> {
+    let place = offset.rotate_right(class.octave() as u32);
+    let byte = row.get(place / PARTS)?;
+    // Never 0, and different for each start in the byte's stretch and each class of the octave: of all classes with the same
+    // place, whatever the bits above the start's are, since there are no more than half of what they tell apart.
+    Some((byte, (place as u32).wrapping_add(class.number() * PARTS as u32) as u8 | PLAIN))
+}
+
+/// The same; if so told, what it is while the object is a sample.
+fn byte_of(row: &[AtomicU8], class: SizeClass, offset: usize, sample: bool) -> Option<(&AtomicU8, u8)> {
+    let (byte, lent) = byte(row, class, offset)?;
+    let place = offset >> class.octave();
+    let as_sample = (place % PARTS + class.step() * PARTS) as u8 + 1;
+    Some((byte, if sample { as_sample } else { lent }))
 }
 
 #[cfg(all(test, not(any(loom, shuttle))))]
@@ -167,8 +178,6 @@ mod tests {
     use super::*;
     use crate::testing::bytes;
 
-    /// Where the span is.
-    const BASE: usize = 0x70_0000;
     /// Bytes of a span, and the classes of which it has room for several objects.
     const SPAN_BYTES: usize = if cfg!(miri) { 2 << 10 } else { 128 << 10 };
 
@@ -181,20 +190,20 @@ mod tests {
         let span_bytes = SPAN_BYTES;
         let needed = Shadow::plan(Plan::new(), span_bytes).bytes();
         let shadow = Shadow::empty();
-        shadow.init(BASE, span_bytes, &mut Carver::new(bytes(needed), needed).unwrap());
+        shadow.init(span_bytes, &mut Carver::new(bytes(needed), needed).unwrap());
         for class in classes() {
             let offset = 3 * class.bytes();
-            shadow.lend(class, BASE + offset);
+            shadow.lend(class, offset);
             for other in classes() {
                 for near in offset.saturating_sub(16)..(offset + 17).min(span_bytes) {
                     assert_eq!(
-                        shadow.is_lent(other, BASE + near, false),
+                        shadow.is_lent(other, near, false),
                         other == class && near == offset,
                         "{near} {other:?}"
                     );
                 }
             }
-            assert!(shadow.take_back(class, BASE + offset) && !shadow.take_back(class, BASE + offset));
+            assert!(shadow.take_back(class, offset) && !shadow.take_back(class, offset));
         }
     }
 
@@ -204,12 +213,11 @@ mod tests {
         let needed = Shadow::plan(Plan::new(), span_bytes).bytes();
         for class in classes() {
             let shadow = Shadow::empty();
-            shadow.init(BASE, span_bytes, &mut Carver::new(bytes(needed), needed).unwrap());
+            shadow.init(span_bytes, &mut Carver::new(bytes(needed), needed).unwrap());
             let slots = span_bytes / class.bytes();
-            (0..slots).for_each(|slot| shadow.lend(class, BASE + slot * class.bytes()));
-            (0..slots).step_by(2).for_each(|slot| assert!(shadow.take_back(class, BASE + slot * class.bytes())));
-            (0..slots)
-                .for_each(|slot| assert_eq!(shadow.is_lent(class, BASE + slot * class.bytes(), false), slot % 2 == 1));
+            (0..slots).for_each(|slot| shadow.lend(class, slot * class.bytes()));
+            (0..slots).step_by(2).for_each(|slot| assert!(shadow.take_back(class, slot * class.bytes())));
+            (0..slots).for_each(|slot| assert_eq!(shadow.is_lent(class, slot * class.bytes(), false), slot % 2 == 1));
         }
     }
 
@@ -217,9 +225,9 @@ mod tests {
     fn a_sample_is_known_by_its_class_and_its_start_and_is_no_other_object() {
         let needed = Shadow::plan(Plan::new(), SPAN_BYTES).bytes();
         let shadow = Shadow::empty();
-        shadow.init(BASE, SPAN_BYTES, &mut Carver::new(bytes(needed), needed).unwrap());
+        shadow.init(SPAN_BYTES, &mut Carver::new(bytes(needed), needed).unwrap());
         for class in classes() {
-            let at = BASE + 3 * class.bytes();
+            let at = 3 * class.bytes();
             shadow.lend_sample(class, at);
             for other in classes() {
                 assert!(!shadow.is_lent(other, at, false) && !shadow.take_back(other, at), "{other:?}");
@@ -246,14 +254,16 @@ mod tests {
         let span_bytes = 4 << 10;
         let needed = Shadow::plan(Plan::new(), span_bytes).bytes();
         let shadow = Shadow::empty();
-        shadow.init(BASE, span_bytes, &mut Carver::new(bytes(needed), needed).unwrap());
+        shadow.init(span_bytes, &mut Carver::new(bytes(needed), needed).unwrap());
         for class in SizeClass::all().filter(|class| class.bytes() <= 64) {
-            (0..span_bytes / class.bytes()).for_each(|slot| shadow.lend(class, BASE + slot * class.bytes()));
+            (0..span_bytes / class.bytes()).for_each(|slot| shadow.lend(class, slot * class.bytes()));
         }
         for class in SizeClass::all() {
             let step = if cfg!(miri) { 8 * 5003 } else { 8 };
-            for outside in (BASE - (1 << 20)..BASE).chain(BASE + span_bytes..BASE + (1 << 20)).step_by(step) {
-                let is_lent = |sample| shadow.is_lent(class, outside, sample);
+            for outside in (span_bytes..span_bytes + (1 << 20)).step_by(step) {
+                let is_lent = |sample| {
+                    shadow.is_lent(class, outside, sample) || shadow.is_lent(class, outside.wrapping_neg(), sample)
+                };
                 assert!(!is_lent(false) && !is_lent(true), "{class:?} {outside:#x}");
             }
         }
@@ -264,12 +274,12 @@ mod tests {
         let span_bytes = 96 << 10;
         let shadow = Shadow::empty();
         let needed = Shadow::plan(Plan::new(), span_bytes).bytes();
-        shadow.init(BASE, span_bytes, &mut Carver::new(bytes(needed), needed).unwrap());
+        shadow.init(span_bytes, &mut Carver::new(bytes(needed), needed).unwrap());
         let part = 32 << 10..64 << 10;
         let ranges: Vec<_> = Shadow::ranges(span_bytes, part.clone()).collect();
         for class in SizeClass::all() {
             for offset in [part.start, part.end - class.bytes()] {
-                let Some((byte, _)) = shadow.byte(class, BASE + offset) else { continue };
+                let Some((byte, _)) = byte(shadow.row(class), class, offset) else { continue };
                 let at = core::ptr::from_ref(byte).addr() - shadow.address();
                 assert!(ranges.iter().any(|range| range.contains(&at)), "{class:?} {offset}");
             }

@@ -88,8 +88,7 @@ impl SizeClass {
             // Exact: an offset has fewer bits than a float's fraction.
             let bits = (last as i32 as f32).to_bits();
             let number = (bits >> (f32::MANTISSA_DIGITS - 1 - STEPS_LOG2)).wrapping_sub((127 << STEPS_LOG2) + FIRST);
-            // Masked here, where the compiler sees once that it is one of the places.
-            return Self(number % Self::PLACES as u32);
+            return Self(number);
         }
         let log2 = last.ilog2();
         let step = (last >> (log2 - STEPS_LOG2)) as u32 & ((1 << STEPS_LOG2) - 1);
@@ -119,6 +118,12 @@ impl SizeClass {
     #[inline(always)]
     pub(crate) const fn kept(number: u32) -> Option<Self> {
         if number <= LAST { Some(Self(number)) } else { None }
+    }
+
+    /// The class whose number somebody has kept in the low bits of a word that tells that it is one.
+    #[inline(always)]
+    pub(crate) const fn from_low_bits(word: u32) -> Self {
+        Self(word % Self::PLACES as u32)
     }
 
     /// Every class, smallest first.
@@ -153,7 +158,13 @@ impl SizeClass {
     /// Which doubling of 8 bytes it belongs to.
     #[inline(always)]
     pub(crate) const fn octave(self) -> usize {
-        self.index() >> STEPS_LOG2
+        Self::octave_of_place(self.index())
+    }
+
+    /// The octave of the class at a place.
+    #[inline(always)]
+    pub(crate) const fn octave_of_place(place: usize) -> usize {
+        place >> STEPS_LOG2
     }
 
     /// Which part of its octave it is.

@@ -128,13 +128,19 @@ pub(crate) const NODE_SHIFT: u32 = 8;
 
 /// What [`Slab::brief`] says of a slab of this class on the node that a pool has as its home.
 #[inline(always)]
-pub(crate) fn brief_of(class: SizeClass, home: u32) -> u16 {
-    (home | class.index() as u32) as u16 | SOME
+pub(crate) fn brief_of(class: SizeClass, home: u32) -> u32 {
+    home | class.index() as u32 | SOME
+}
+
+/// The class that a brief tells, if it is that of a slab.
+#[inline(always)]
+pub(crate) fn class_of_brief(brief: u32) -> Option<SizeClass> {
+    if brief & SOME == 0 { None } else { Some(SizeClass::from_low_bits(brief)) }
 }
 
 /// Bit of a slab's brief: it is not that of no slab.
-const SOME: u16 = 1 << 15;
-const _: () = assert!(NodeId::LIMIT << NODE_SHIFT <= SOME as usize);
+const SOME: u32 = 1 << 31;
+const _: () = assert!((NodeId::LIMIT as u64) << NODE_SHIFT <= SOME as u64);
 
 /// Class of a slab that has none.
 const NO_CLASS: u32 = 0xff;
@@ -272,9 +278,9 @@ impl<'m> Slab<'m> {
         self.kind.load(Ordering::Relaxed) == home | class.index() as u32
     }
 
-    /// Class and node in half a word, which is 0 for no slab.
-    pub(crate) fn brief(&self) -> u16 {
-        self.kind.load(Ordering::Relaxed) as u16 | SOME
+    /// Class and node in one word, which is 0 for no slab, and for one of no class.
+    pub(crate) fn brief(&self) -> u32 {
+        self.class().map_or(0, |_| self.kind.load(Ordering::Relaxed) | SOME)
     }
 
     /// Whether it is for the object cache of this number.

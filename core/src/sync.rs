@@ -16,7 +16,7 @@ use core::marker::PhantomData;
 use core::ptr;
 
 pub(crate) use chain::{Chain, Chained, Link};
-pub(crate) use stacks::{MAX_BATCH, Reach, Room, Stacks};
+pub(crate) use stacks::{MAX_BATCH, Reach, Room, Stacks, place_of};
 
 use crate::config::Config;
 use crate::platform::{Desk, Head, Pinned, Platform};
@@ -354,6 +354,95 @@ impl<'m, T> PublishSlice<'m, T> {
         // there is, with a pointer that reaches the whole slice; before that the length is 0 and the place dangles.
         unsafe { core::slice::from_raw_parts(first, len) }
     }
+
+    /// The same, for who got here through something that was published after it: a pool of the instance, or an address of
+    /// an object. Plain loads, which compilers fold into what is done with them.
+    #[inline(always)]
+    pub(crate) fn settled(&self) -> &'m [T] {
+        // SAFETY: nobody writes it any more.
+        let len = unsafe { *self.len.as_ptr() };
+        // SAFETY: as above.
+        let first = unsafe { *self.first.as_ptr() };
+        // SAFETY: as in `slice`.
+        unsafe { core::hint::assert_unchecked(!first.is_null()) };
+        // SAFETY: as in `slice`.
+        unsafe { core::slice::from_raw_parts(first, len) }
+    }
+}
+
+/// As many slices, each of which is published once: places beside places and lengths beside lengths, so that an index finds
+/// either without being multiplied.
+#[repr(C)]
+pub(crate) struct PublishSlices<'m, T, const COUNT: usize> {
+    first: [core::sync::atomic::AtomicPtr<T>; COUNT],
+    len: [core::sync::atomic::AtomicUsize; COUNT],
+    lives: Invariant<'m, T>,
+}
+
+impl<'m, T, const COUNT: usize> PublishSlices<'m, T, COUNT> {
+    pub(crate) const fn empty() -> Self {
+        Self {
+            first: [const { core::sync::atomic::AtomicPtr::new(ptr::dangling_mut()) }; COUNT],
+            len: [const { core::sync::atomic::AtomicUsize::new(0) }; COUNT],
+            lives: PhantomData,
+        }
+    }
+
+    /// As [`PublishSlice::set`].
+    pub(crate) fn set(&self, index: usize, slice: &'m [T]) {
+        debug_assert!(self.slice(index).is_empty());
+        self.first[index].store(slice.as_ptr().cast_mut(), core::sync::atomic::Ordering::Relaxed);
+        // Release pairs with the Acquire of `slice`, as there.
+        self.len[index].store(slice.len(), core::sync::atomic::Ordering::Release);
+    }
+
+    /// As [`PublishSlice::slice`].
+    #[inline(always)]
+    pub(crate) fn slice(&self, index: usize) -> &'m [T] {
+        let len = self.len[index].load(core::sync::atomic::Ordering::Acquire);
+        let first = self.first[index].load(core::sync::atomic::Ordering::Relaxed);
+        // SAFETY: as in `PublishSlice::slice`.
+        unsafe { core::slice::from_raw_parts(first, len) }
+    }
+
+    /// As [`PublishSlice::settled`].
+    #[inline(always)]
+    pub(crate) fn settled(&self, index: usize) -> &'m [T] {
+        // SAFETY: nobody writes it any more.
+        let len = unsafe { *self.len[index].as_ptr() };
+        // SAFETY: as above.
+        let first = unsafe { *self.first[index].as_ptr() };
+        // SAFETY: as in `PublishSlice::slice`, and for the same reason.
+        unsafe { core::hint::assert_unchecked(!first.is_null()) };
+        // SAFETY: as in `PublishSlice::slice`.
+        unsafe { core::slice::from_raw_parts(first, len) }
+    }
+}
+
+/// A number that is set once, before what leads to who needs it is published.
+pub(crate) struct Fixed(core::sync::atomic::AtomicUsize);
+
+impl Fixed {
+    pub(crate) const fn new(value: usize) -> Self {
+        Self(core::sync::atomic::AtomicUsize::new(value))
+    }
+
+    pub(crate) fn set(&self, value: usize) {
+        self.0.store(value, core::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// The number, or what it was before.
+    #[inline(always)]
+    pub(crate) fn get(&self) -> usize {
+        self.0.load(core::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// The number, for who got here as [`PublishSlice::settled`] has it.
+    #[inline(always)]
+    pub(crate) fn settled(&self) -> usize {
+        // SAFETY: nobody writes it any more.
+        unsafe { *self.0.as_ptr() }
+    }
 }
 
 /// What each CPU has of its own: one `T` a CPU, reached by the CPU that shows it is pinned.
@@ -434,9 +523,11 @@ impl<'m, T> PerCpu<'m, T> {
         T: HeadFirst,
     {
         const { assert!(WHICH == T::DESK) };
-        // Not to claim is as good where nothing interrupts, which whoever initialised the instance has promised.
-        let look = if C::INTERRUPTIBLE { Pinned::take_desk::<WHICH> } else { Pinned::look_at_desk::<WHICH> };
-        let (desk, pinned) = look();
+        // Not to claim is as good where nothing interrupts, which whoever initialised the instance has promised. And to look
+        // first is as good where what interrupts leaves the same pool on the desk.
+        let claims = C::INTERRUPTIBLE && !P::DESKS_STAY;
+        let look = if claims { Pinned::take_desk::<WHICH> } else { Pinned::look_at_desk::<WHICH> };
+        let (desk, mut pinned) = look();
         // SAFETY: by the promise of `Platform` it is what a desk was given: `EMPTY`, `CLAIMED`, or a `HeadFirst` that
         // lives for ever. All of them begin with a head, and are only ever shared.
         let head = unsafe { desk.place().cast::<Head>().as_ref() };
@@ -444,6 +535,9 @@ impl<'m, T> PerCpu<'m, T> {
         let owner = unsafe { head.owner.get() };
         if owner != self.address() {
             return None;
+        }
+        if C::INTERRUPTIBLE && P::DESKS_STAY {
+            pinned.claim_desk::<WHICH>(desk);
         }
         // SAFETY: only `settle` writes this table's address into a head, and only into those of its own elements.
         let mine = unsafe { desk.place().cast::<T>().as_ref() };

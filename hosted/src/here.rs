@@ -10,6 +10,8 @@
 //! thread's register that is settled when the library is loaded with the program: two moves, and never an allocation.
 #![allow(unsafe_code, reason = "a symbol set down in assembly")]
 
+#[cfg(not(all(feature = "initial-exec", target_arch = "x86_64")))]
+use std::sync::atomic::Ordering;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32};
 
 use pagemill::Desk;
@@ -76,6 +78,20 @@ pub(crate) fn with<R>(work: impl FnOnce(&Here) -> R) -> R {
     work(unsafe { &*address() })
 }
 
+/// What lies on a desk of the calling thread.
+#[cfg(not(all(feature = "initial-exec", target_arch = "x86_64")))]
+#[inline(always)]
+pub(crate) fn desk<const WHICH: usize>() -> *mut () {
+    with(|here| here.desks[WHICH].load(Ordering::Relaxed))
+}
+
+/// Lays something there.
+#[cfg(not(all(feature = "initial-exec", target_arch = "x86_64")))]
+#[inline(always)]
+pub(crate) fn lay<const WHICH: usize>(desk: *mut ()) {
+    with(|here| here.desks[WHICH].store(desk, Ordering::Relaxed));
+}
+
 #[cfg(feature = "initial-exec")]
 mod symbol {
     use super::Here;
@@ -121,6 +137,56 @@ mod symbol {
         address
     }
 
+    /// How far it is from the thread's register.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn distance() -> usize {
+        let distance;
+        // SAFETY: reads a word that the loader has written.
+        unsafe {
+            asm!(
+                "mov {0}, qword ptr [rip + pagemill_here@GOTTPOFF]",
+                out(reg) distance,
+                options(pure, nomem, nostack, preserves_flags),
+            );
+        }
+        distance
+    }
+
+    /// What lies on a desk of the calling thread: two moves, where its address would be one more.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    pub(crate) fn desk<const WHICH: usize>() -> *mut () {
+        let desk;
+        // SAFETY: a word of the thread's own memory, as in `with`.
+        unsafe {
+            asm!(
+                "mov {0}, qword ptr fs:[{1} + {2}]",
+                out(reg) desk,
+                in(reg) distance(),
+                const offset_of!(Here, desks) + WHICH * size_of::<*mut ()>(),
+                options(readonly, nostack, preserves_flags),
+            );
+        }
+        desk
+    }
+
+    /// Lays something there.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    pub(crate) fn lay<const WHICH: usize>(desk: *mut ()) {
+        // SAFETY: as in `desk`; the word is one that is stored by moves.
+        unsafe {
+            asm!(
+                "mov qword ptr fs:[{0} + {2}], {1}",
+                in(reg) distance(),
+                in(reg) desk,
+                const offset_of!(Here, desks) + WHICH * size_of::<*mut ()>(),
+                options(nostack, preserves_flags),
+            );
+        }
+    }
+
     /// Where the calling thread's copy is.
     #[cfg(target_arch = "aarch64")]
     #[inline(always)]
@@ -144,3 +210,5 @@ mod symbol {
 
 #[cfg(feature = "initial-exec")]
 use symbol::address;
+#[cfg(all(feature = "initial-exec", target_arch = "x86_64"))]
+pub(crate) use symbol::{desk, lay};

@@ -169,30 +169,36 @@ unsafe impl Platform for Hosted {
         let _ = address;
     }
 
+    const SLOW_INDEXES: bool = cfg!(target_arch = "x86_64");
+
     const HAS_DESKS: bool = true;
+
+    // A thread is the same CPU before and after a handler.
+    const DESKS_STAY: bool = true;
+
+    #[inline(always)]
+    fn claim_desk<const WHICH: usize>() {
+        here::lay::<WHICH>(Desk::CLAIMED.as_ptr());
+        compiler_fence(Ordering::SeqCst);
+    }
 
     #[inline(always)]
     fn take_desk<const WHICH: usize>() -> Desk {
-        here::with(|here| {
-            let desk = here.desks[WHICH].load(Ordering::Relaxed);
-            here.desks[WHICH].store(Desk::CLAIMED.as_ptr(), Ordering::Relaxed);
-            compiler_fence(Ordering::SeqCst);
-            // SAFETY: desks are all that is ever laid there, from the first on.
-            unsafe { Desk::from_ptr(desk) }
-        })
+        let desk = Self::look_at_desk::<WHICH>();
+        Self::claim_desk::<WHICH>();
+        desk
     }
 
     #[inline(always)]
     fn look_at_desk<const WHICH: usize>() -> Desk {
-        let desk = here::with(|here| here.desks[WHICH].load(Ordering::Relaxed));
-        // SAFETY: as above.
-        unsafe { Desk::from_ptr(desk) }
+        // SAFETY: desks are all that is ever laid there, from the first on.
+        unsafe { Desk::from_ptr(here::desk::<WHICH>()) }
     }
 
     #[inline(always)]
     unsafe fn put_desk<const WHICH: usize>(desk: Desk) {
         compiler_fence(Ordering::SeqCst);
-        here::with(|here| here.desks[WHICH].store(desk.as_ptr(), Ordering::Relaxed));
+        here::lay::<WHICH>(desk.as_ptr());
     }
 
     unsafe fn set_desk<const WHICH: usize>(desk: Desk) {

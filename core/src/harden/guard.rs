@@ -77,7 +77,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         let bytes = count.checked_mul(C::FRAME_BYTES).ok_or(AllocError::Impossible)?;
         let all = Layout::from_size_align(bytes, align).map_err(|_| AllocError::Impossible)?;
         let taken = self.serve(all, ask.reclaim, || {
-            if size > self.span_bytes.load(Ordering::Relaxed) {
+            if size > self.span_bytes.get() {
                 return Err(AllocError::Impossible);
             }
             self.take_frames(FrameCount::new(count), align, ask.zeroed, None)

@@ -14,7 +14,7 @@ use crate::pool::ObjectPool;
 use crate::shadow::Shadow;
 use crate::size_class::SizeClass;
 use crate::slab::{Shape, Slab};
-use crate::sync::{AtomicU16, Ordering, Publish};
+use crate::sync::{AtomicU32, Publish};
 
 impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     /// The bytes of metadata that [`init`](Self::init) needs for `cpus` CPUs and `nodes` nodes, for objects in the frames
@@ -28,7 +28,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
             .and::<ObjectPool>(cpus)
             .and::<Cache<'static, P>>(nodes.saturating_mul(SizeClass::COUNT))
             .and::<Depot<'static, P>>(nodes)
-            .and::<AtomicU16>(Self::briefs_len(span));
+            .and::<AtomicU32>(Self::briefs_len(span));
         let bytes = span.end().number().saturating_mul(C::FRAME_BYTES);
         let mut plan = if Self::SHADOWED { Shadow::plan(plan, bytes) } else { plan };
         let mut node = 0;
@@ -49,8 +49,8 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     }
 
     /// Entries of what is to be known of each of these at once.
-    const fn briefs_len(span: FrameSpan) -> usize {
-        if Self::BRIEFS { Self::directory_len(span) } else { 0 }
+    pub(super) const fn briefs_len(span: FrameSpan) -> usize {
+        if Self::KEEPS_BRIEFS { Self::directory_len(span) } else { 0 }
     }
 
     /// Shards of each node's depot.
@@ -86,8 +86,9 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         let directory = carver.zeros::<Publish<_>>(Self::directory_len(span));
         let pools = carver.zeros::<ObjectPool>(cpus);
         if Self::SHADOWED {
-            self.shadow.init(base, span.end().number().saturating_mul(C::FRAME_BYTES), &mut carver);
+            self.shadow.init(span.end().number().saturating_mul(C::FRAME_BYTES), &mut carver);
         }
+        let briefs = carver.zeros::<AtomicU32>(Self::briefs_len(span));
         let depots = carver.slice(nodes, |_| Depot::empty());
         for depot in depots {
             depot.init::<C>(Self::shards(cpus), &mut carver);
@@ -99,7 +100,6 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
             debug_assert!(!Self::SHADOWED || self.shadow.address() == metadata_at + parts[1], "as `layout` says");
         }
         let caches = carver.slice(nodes * SizeClass::COUNT, |_| Cache::new());
-        let briefs = carver.zeros::<AtomicU16>(Self::briefs_len(span));
         if C::HARDENED {
             self.hardening.init::<C>(cpus, base ^ metadata_at.rotate_left(20), &mut carver);
         }
@@ -108,7 +108,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         if !briefs.is_empty() {
             self.briefs.set(briefs);
         }
-        self.span_bytes.store(span.end().number().saturating_mul(C::FRAME_BYTES), Ordering::Relaxed);
+        self.span_bytes.set(span.end().number().saturating_mul(C::FRAME_BYTES));
         if !pools.is_empty() {
             self.pools.set(pools);
         }

@@ -5,7 +5,7 @@ use crate::config::Config;
 use crate::platform::Platform;
 use crate::pool::ObjectPool;
 use crate::size_class::SizeClass;
-use crate::slab::{Shape, Slab, brief_of, slot_around, slot_at};
+use crate::slab::{Shape, Slab, brief_of, class_of_brief, slot_around, slot_at};
 use crate::sync::{AtomicU8, Ordering};
 
 /// The mark of a slot that is lent, where the slabs' descriptors have the marks, and of one whose object is a sample. All
@@ -18,7 +18,11 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     pub(super) const MARKS_IN_SLABS: bool = C::CHECKED && !C::LINEAR_SHADOW;
 
     /// Whether class and node are all that a free looks at.
-    pub(super) const BRIEFS: bool = C::NUMA && !C::CHECKED;
+    const BRIEFS: bool = C::NUMA && !C::CHECKED;
+
+    /// Whether briefs are kept: for such frees, and for those whose layout nobody knows where metadata costs memory only as
+    /// far as it is used.
+    pub(super) const KEEPS_BRIEFS: bool = Self::BRIEFS || C::LINEAR_SHADOW;
 
     /// Marks an object as lent, at levels that check.
     #[inline(always)]
@@ -27,11 +31,11 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
             return;
         }
         if C::LINEAR_SHADOW {
-            return self.shadow.lend(class, address);
+            return self.shadow.lend(class, self.window.offset(address));
         }
         // What a pool holds is some slab's, unless two frees of one object passed at the same moment and its slab has gone
         // since.
-        if let Some(slab) = self.slab_of(address)
+        if let Some(slab) = self.slab_settled(address)
             && let Some(mark) = slab.mark(slot_around(class, Self::offset_in_slab(class, address)))
         {
             // Relaxed: ordered for the next owner by what hands the object over.
@@ -42,13 +46,14 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     /// Takes the mark off a lent object of `class`; `false` if none starts there.
     ///
     /// A load and a store, not an exchange: of two frees at the same moment both may pass, and the second is then found
-    /// by the slab. An exchange would cost more than the rest of a free.
+    /// by the slab. An exchange would cost more than the rest of a free. For who has a pool of the heap, or knows that it
+    /// is ready.
     #[inline(always)]
     pub(crate) fn unmark(&self, class: SizeClass, address: usize) -> bool {
         if C::LINEAR_SHADOW {
-            return self.shadow.take_back(class, address);
+            return self.shadow.take_back(class, self.window.offset(address));
         }
-        self.slab_of(address).is_some_and(|slab| slab.is_of(class) && Self::unmark_in(slab, class, address))
+        self.slab_settled(address).is_some_and(|slab| slab.is_of(class) && Self::unmark_in(slab, class, address))
     }
 
     /// As [`unmark`](Self::unmark), for an address in a slab of the class where marks stand in the slabs.
@@ -68,20 +73,29 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     #[inline(always)]
     pub(crate) fn accept(&self, pool: &ObjectPool, class: SizeClass, address: usize) -> bool {
         if Self::BRIEFS {
-            let unit = address.wrapping_sub(self.window.base()) / C::SLAB_BYTES;
-            let brief = self.briefs.slice().get(unit);
+            let brief = self.briefs.settled().get(self.window.offset(address) / C::SLAB_BYTES);
             return brief.is_some_and(|brief| brief.load(Ordering::Relaxed) == brief_of(class, pool.home()));
         }
         if C::NUMA {
             // One comparison for class and node.
-            let Some(slab) = self.slab_of(address) else { return false };
+            let Some(slab) = self.slab_settled(address) else { return false };
             return slab.is_of_on(class, pool.home())
                 && match C::LINEAR_SHADOW {
-                    true => self.shadow.take_back(class, address),
+                    true => self.shadow.take_back(class, self.window.offset(address)),
                     false => Self::unmark_in(slab, class, address),
                 };
         }
-        if C::CHECKED { self.unmark(class, address) } else { self.is_inside(address) }
+        if C::CHECKED { self.unmark(class, address) } else { self.window.offset(address) < self.span_bytes.settled() }
+    }
+
+    /// The class of the slab that an address is in, for who has a pool of the heap.
+    #[inline(always)]
+    pub(crate) fn class_at(&self, address: usize) -> Option<SizeClass> {
+        if Self::KEEPS_BRIEFS {
+            let brief = self.briefs.settled().get(self.window.offset(address) / C::SLAB_BYTES)?;
+            return class_of_brief(brief.load(Ordering::Relaxed));
+        }
+        self.slab_settled(address)?.class()
     }
 
     /// As [`unmark`](Self::unmark), by an exchange: of several at the same moment one succeeds.
@@ -92,7 +106,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     /// Makes a lent object, which nobody but the caller knows, a sample.
     pub(super) fn mark_sample(&self, class: SizeClass, address: usize) {
         if C::LINEAR_SHADOW {
-            return self.shadow.lend_sample(class, address);
+            return self.shadow.lend_sample(class, self.window.offset(address));
         }
         if let Some(mark) = self.mark_of(class, address) {
             // Relaxed: as `mark`.
@@ -110,7 +124,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
 
     fn exchange_mark(&self, class: SizeClass, address: usize, sample: bool) -> bool {
         if C::LINEAR_SHADOW {
-            return self.shadow.take_back_once(class, address, sample);
+            return self.shadow.take_back_once(class, self.offset(address), sample);
         }
         let lent = if sample { SAMPLE } else { LENT };
         let mark = self.mark_of(class, address);
@@ -140,7 +154,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
             return slab.slot_of(class, address).is_some_and(|slot| !slab.holds(slot));
         }
         let is = |sample: bool| match C::LINEAR_SHADOW {
-            true => self.shadow.is_lent(class, address, sample),
+            true => self.shadow.is_lent(class, self.offset(address), sample),
             false => {
                 let lent = if sample { SAMPLE } else { LENT };
                 self.mark_of(class, address).is_some_and(|mark| mark.load(Ordering::Relaxed) == lent)

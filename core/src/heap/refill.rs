@@ -313,7 +313,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
 
     /// The first frame beyond the heap's span.
     pub(crate) fn end(&self) -> Pfn {
-        Pfn::new(self.span_bytes.load(Ordering::Relaxed) / C::FRAME_BYTES)
+        Pfn::new(self.span_bytes.get() / C::FRAME_BYTES)
     }
 
     /// Whether the caller's CPU is on `node`.

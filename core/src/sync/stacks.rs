@@ -91,6 +91,15 @@ impl SizeClass {
     }
 }
 
+/// The place of a class in an array of [`SizeClass::PLACES`]: its number, and the compiler need not mask it.
+#[inline(always)]
+pub(crate) fn place_of(class: SizeClass) -> usize {
+    let number = class.number() as usize;
+    // SAFETY: a class is only ever made with a number up to that of the last, or with so many bits.
+    unsafe { core::hint::assert_unchecked(number < SizeClass::PLACES) };
+    number
+}
+
 /// Words below this are no addresses of objects: they stand in marks.
 const TOKENS: usize = 64;
 
@@ -185,7 +194,7 @@ impl Stacks {
 
     #[inline(always)]
     fn fill(&self, class: SizeClass) -> &Fill {
-        &self.fills[class.index()]
+        &self.fills[place_of(class)]
     }
 
     /// The round at a place.

@@ -124,11 +124,17 @@ pub(crate) fn layout(size: usize, align: usize) -> Option<Layout> {
 #[inline(always)]
 fn at_hand(size: usize) -> Option<NonNull<u8>> {
     let class = SizeClass::of_size(size)?;
-    match LEVEL.load(Ordering::Relaxed) {
-        CHECKED => heap::<WithHandlers<Checked>>().alloc_at_hand(class),
-        FAST => heap::<WithHandlers<Fast>>().alloc_at_hand(class),
-        _ => None,
+    if is_at(CHECKED) {
+        return heap::<WithHandlers<Checked>>().alloc_at_hand(class);
     }
+    if is_at(FAST) { heap::<WithHandlers<Fast>>().alloc_at_hand(class) } else { None }
+}
+
+/// Whether the process runs at this level. Asked before anything of the thread's is looked at: until the level is chosen there
+/// may be no such thing.
+#[inline(always)]
+fn is_at(level: u8) -> bool {
+    LEVEL.load(Ordering::Relaxed) == level
 }
 
 /// An object of `size` bytes; null, and the error number says so, if there is none.
@@ -184,12 +190,12 @@ fn zeroed_rest(size: usize) -> *mut c_void {
 /// The object, if it is one, is the caller's, and nobody uses it any more.
 #[inline(always)]
 pub(crate) unsafe fn free(object: *mut u8) {
-    let freed = match LEVEL.load(Ordering::Relaxed) {
+    let freed = if is_at(CHECKED) {
         // SAFETY: the caller's promise.
-        CHECKED => unsafe { heap::<WithHandlers<Checked>>().free_at_hand(object) },
+        unsafe { heap::<WithHandlers<Checked>>().free_at_hand(object) }
+    } else {
         // SAFETY: as above.
-        FAST => unsafe { heap::<WithHandlers<Fast>>().free_at_hand(object) },
-        _ => false,
+        is_at(FAST) && unsafe { heap::<WithHandlers<Fast>>().free_at_hand(object) }
     };
     if !freed {
         // SAFETY: as above.
