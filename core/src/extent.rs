@@ -83,13 +83,16 @@ const fn rows_of<C: Config>(start: usize, end: usize) -> usize {
 /// The rows of all arenas of `span`.
 const fn rows_in<C: Config>(span: FrameSpan) -> usize {
     let slots = slots_of::<C>(span);
-    let (mut slot, mut rows) = (slots.start, 0);
-    while slot < slots.end {
-        let (start, end) = part_of::<C>(span, slot);
-        rows += rows_of::<C>(start, end);
-        slot += 1;
+    let (first, last) = (slots.start, slots.end - 1);
+    let (start, end) = part_of::<C>(span, first);
+    let rows = rows_of::<C>(start, end);
+    if first == last {
+        return rows;
     }
-    rows
+    // Those between have all rows.
+    let whole = rows_of::<C>(0, Geometry::<C>::ARENA_FRAMES);
+    let (start, end) = part_of::<C>(span, last);
+    rows + (last - first - 1) * whole + rows_of::<C>(start, end)
 }
 
 /// The bytes of metadata that an extent of `span` needs.

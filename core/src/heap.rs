@@ -257,7 +257,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     /// The rest of a free: a wrong one, or a pool that has no room.
     #[cold]
     #[inline(never)]
-    fn free_rest(&self, class: SizeClass, address: usize) -> Result<(), BadFree> {
+    pub(crate) fn free_rest(&self, class: SizeClass, address: usize) -> Result<(), BadFree> {
         let right = self.is_ready() && if C::CHECKED { self.unmark(class, address) } else { self.is_inside(address) };
         if !right {
             return if self.free_sample(class, address) { Ok(()) } else { self.refuse(address, Some(class)) };

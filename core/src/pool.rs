@@ -12,8 +12,8 @@
 //! spills several times without a refill in between is a *stream* of frees: all of it goes at each spill, and all streams
 //! of a CPU together hold no more than [`STREAM_BYTES`]. A CPU that has spilled often with no refill of any stack in between
 //! is *tearing down*: everything at hand goes, and from then on whatever it frees is a stream. If that goes on, and nobody wants
-//! what it frees, it is *leaving*: of larger objects, which are few to a slab, it holds some of the last [`LAST_CLASSES`] classes
-//! alone, since each that it holds when it falls asleep keeps a slab from going home, for as long as it sleeps.
+//! what it frees, it is *leaving*: of larger objects, which are few to a slab, it holds none, since each that it holds when it
+//! falls asleep keeps a slab from going home, for as long as it sleeps.
 
 mod outbox;
 
@@ -33,13 +33,9 @@ const NEW_STREAM: u32 = 5;
 /// Spills of any stacks with no refill in between after which a CPU is tearing down.
 const TEARING_DOWN: u32 = 8;
 
-/// Bytes that it spilled and no depot wanted, less those that one did, with no refill in between, after which it is leaving.
+/// Bytes of larger objects that it spilled and no depot wanted, less those that one did, with no refill in between, after
+/// which it is leaving.
 const LEAVING_BYTES: u32 = 512 << 10;
-
-/// The larger classes that a CPU holds objects of while it is leaving, in bytes and in objects of each.
-const LAST_CLASSES: usize = 2;
-const LAST_BYTES: usize = 8 << 10;
-const LAST_OBJECTS: usize = 4;
 
 /// How often streams spill, each of them, until it is seen afresh which stacks are any.
 const STREAM_SPILLS: u32 = 64;
@@ -70,11 +66,8 @@ pub(crate) struct ObjectPool {
     stream_spills: OwnerU32,
     /// Spills of all classes since the last refill of any.
     spills_in_a_row: OwnerU32,
-    /// Bytes that they spilled and nobody wanted, less those that somebody did.
+    /// Bytes that larger classes spilled and nobody wanted, less those that somebody did.
     unwanted: OwnerU32,
-    /// The classes that it holds while it is leaving, each as its index and 1; the oldest is the next to go.
-    last: [OwnerU32; LAST_CLASSES],
-    oldest: OwnerU32,
     pub(crate) gap: Gap,
 }
 
@@ -114,11 +107,6 @@ impl ObjectPool {
                 stream_spills: OwnerU32::new(0),
                 spills_in_a_row: OwnerU32::new(0),
                 unwanted: OwnerU32::new(0),
-                #[cfg(not(loom))]
-                last: [const { OwnerU32::new(0) }; LAST_CLASSES],
-                #[cfg(loom)]
-                last: core::array::from_fn(|_| OwnerU32::new(0)),
-                oldest: OwnerU32::new(0),
                 gap: Gap { bytes: OwnerUsize::new(0), wish: OwnerU32::new(0), random: OwnerU64::new(0) },
             }
         }
@@ -233,7 +221,7 @@ impl ObjectPool {
         self.unwanted.get() >= LEAVING_BYTES
     }
 
-    /// Notes that so many bytes were spilled, and whether somebody wanted them.
+    /// Notes that so many bytes of a larger class were spilled, and whether somebody wanted them.
     pub(crate) fn note_spill<P: Platform>(&self, _pinned: &mut Pinned<P>, bytes: usize, is_wanted: bool) {
         let (unwanted, bytes) = (self.unwanted.get(), bytes as u32);
         self.unwanted.set(if is_wanted { unwanted.saturating_sub(bytes) } else { unwanted.saturating_add(bytes) });
@@ -241,29 +229,8 @@ impl ObjectPool {
 
     /// A stack of a larger class that holds something or may, when the CPU has just begun to leave: all of it is to go.
     pub(crate) fn next_held<P: Platform>(&self, _pinned: &mut Pinned<P>) -> Option<SizeClass> {
-        self.last.iter().for_each(|last| last.set(0));
         let is_held = |class: &SizeClass| self.is_stream(*class) || self.stacks.limit(*class) > 0;
         SizeClass::all().rev().find(is_held).filter(|class| class.is_larger())
-    }
-
-    /// Makes `class` one of the few that are held while the CPU is leaving. Answers which stack is to go for it: its own, if
-    /// it was among them already.
-    pub(crate) fn hold_last<P: Platform>(&self, _pinned: &mut Pinned<P>, class: SizeClass) -> Option<SizeClass> {
-        let own = class.index() as u32 + 1;
-        if self.last.iter().any(|last| last.get() == own) {
-            return Some(class);
-        }
-        let place = self.oldest.get();
-        self.oldest.set((place + 1) % LAST_CLASSES as u32);
-        let last = &self.last[place as usize % LAST_CLASSES];
-        let before = last.get();
-        last.set(own);
-        SizeClass::new(before.wrapping_sub(1) as usize)
-    }
-
-    /// Lets the stack of a class that is held while the CPU is leaving hold what it may.
-    pub(crate) fn set_last_limit<P: Platform>(&self, _pinned: &mut Pinned<P>, class: SizeClass) {
-        self.stacks.set_limit(class, (LAST_BYTES / class.bytes()).clamp(1, LAST_OBJECTS));
     }
 
     /// A stack that is no stream and holds something.

@@ -26,6 +26,7 @@ pub(crate) use store::SlabStore;
 pub(crate) use store::descriptor_bytes;
 
 use core::marker::PhantomData;
+use core::ops::Range;
 
 use crate::config::Config;
 use crate::id::NodeId;
@@ -366,7 +367,13 @@ impl<'m> Slab<'m> {
                 bits.fetch_and(!want, order);
             }
             taken += want.count_ones() as usize;
-            ones(want).for_each(|bit| give(start + (word * WORD_SLOTS as usize + bit) * size));
+            runs(want).for_each(|run| {
+                let mut address = start + (word * WORD_SLOTS as usize + run.start as usize) * size;
+                run.for_each(|_| {
+                    give(address);
+                    address += size;
+                });
+            });
         }
         // Acquire: pairs with the Release of `retire`; who finds slots taken off sees their bits too. As many bits are
         // clear as slots count, less those that are in by their bits and not yet taken off.
@@ -465,6 +472,10 @@ fn lowest(word: u64, count: usize) -> u64 {
     if count >= word.count_ones() as usize {
         return word;
     }
+    let run = runs(word).next().unwrap_or_default();
+    if count <= run.len() {
+        return low_bits(count as u32) << run.start;
+    }
     let mut rest = word;
     for _ in 0..count {
         rest &= rest - 1;
@@ -472,12 +483,13 @@ fn lowest(word: u64, count: usize) -> u64 {
     word & !rest
 }
 
-/// The places of a word's set bits, lowest first.
-fn ones(mut word: u64) -> impl Iterator<Item = usize> {
+/// The places of a word's set bits, lowest first, as many at a time as follow one another: of a slab that is new, all.
+fn runs(mut word: u64) -> impl Iterator<Item = Range<u32>> {
     core::iter::from_fn(move || {
-        let place = (word != 0).then(|| word.trailing_zeros() as usize)?;
-        word &= word - 1;
-        Some(place)
+        let start = (word != 0).then(|| word.trailing_zeros())?;
+        let end = start + (word >> start).trailing_ones();
+        word &= !low_bits(end);
+        Some(start..end)
     })
 }
 

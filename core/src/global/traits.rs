@@ -153,8 +153,12 @@ unsafe extern "C" fn realloc_rest<P: Platform, C: Config>(
 #[allow(improper_ctypes_definitions, reason = "as above")]
 extern "C" fn free_rest<P: Platform, C: Config>(address: usize, size: usize, align: usize, heap: &Heap<'_, P, C>) {
     let layout = known(size, align);
-    let freed =
-        if C::HARDENED { heap.free_hardened(address, Some(layout)) } else { heap.free_address(address, layout) };
+    let freed = match SizeClass::of(layout) {
+        _ if C::HARDENED => heap.free_hardened(address, Some(layout)),
+        // The pool has been asked.
+        Some(class) => heap.free_rest(class, address),
+        None => heap.free_address(address, layout),
+    };
     if let Err(fault) = freed {
         heap.judge(fault);
     }

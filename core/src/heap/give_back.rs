@@ -9,7 +9,7 @@ use crate::order::{Block, Order};
 use crate::platform::{Pinned, Platform};
 use crate::pool::{ObjectPool, PARCEL};
 use crate::size_class::SizeClass;
-use crate::slab::{Shape, Slab, bit_of};
+use crate::slab::{Shape, Slab, bit_of, slot_at};
 use crate::sync::{MAX_BATCH, Ordering, mutant};
 
 impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
@@ -17,6 +17,9 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     #[cold]
     #[inline(never)]
     pub(crate) fn free_slow(&self, class: SizeClass, address: usize) {
+        if class.is_larger() && self.free_leaving(class, address) {
+            return;
+        }
         self.poll();
         let mut late = Late::default();
         let Some(node) = self.slab_of(address).map(Slab::node) else {
@@ -34,6 +37,28 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         let keep = self.empty_slabs();
         late.classes().for_each(|class| self.release_empty(class, node, keep));
         self.tell(late);
+    }
+
+    /// Gives an object of a larger class straight to its slab if this CPU is leaving, since it keeps none, and has nothing else
+    /// to do; `false` if nothing has happened.
+    fn free_leaving(&self, class: SizeClass, address: usize) -> bool {
+        let Some(mut pinned) = P::pin() else { return false };
+        let Some(pool) = self.pools.mine(&pinned) else { return false };
+        if !pool.is_leaving(&mut pinned) || pool.is_asked(&self.drain_requests) {
+            return false;
+        }
+        let Some(slab) = self.slab_of(address).filter(|slab| slab.is_of_on(class, pool.home())) else { return false };
+        let node = pool.node();
+        let (Some(slot), Some(cache)) = (slab.slot_of(class, address), self.cache(node, class)) else { return false };
+        let (word, bit) = bit_of(slot);
+        // What was there already is found once more, and told, by whoever is asked next.
+        if slot >= Shape::of::<C>(class).slots || slab.put(word, bit).is_err() {
+            return false;
+        }
+        drop(pinned);
+        cache.retire(slab, 1);
+        self.release_empty(class, node, C::KEEP_EMPTY_SLABS.min(1));
+        true
     }
 
     /// How many empty slabs of a class there should be, as far as this CPU knows: one is enough for those who leave.
@@ -90,12 +115,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
             return true;
         }
         if class.is_larger() && pool.is_leaving(&mut pinned) {
-            if let Some(last) = pool.hold_last(&mut pinned, class) {
-                self.spill(&mut pinned, pool, last, usize::MAX, late);
-                pool.close(&mut pinned, last);
-            }
-            pool.set_last_limit(&mut pinned, class);
-            return pool.put(&mut pinned, class, address);
+            return false;
         }
         let count = pool.spill_count(&mut pinned, class);
         self.spill(&mut pinned, pool, class, count, late);
@@ -132,7 +152,9 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
             let room = depot.filter(|_| is_welcome);
             let kept = room.map_or(0, |depot| depot.put(pinned, cpu, class, batch));
             self.put_back(class, &batch[kept..], late);
-            pool.note_spill(pinned, batch.len() * class.bytes(), is_welcome);
+            if class.is_larger() {
+                pool.note_spill(pinned, batch.len() * class.bytes(), is_welcome);
+            }
         });
         if let Some(depot) = depot.filter(|_| !is_welcome) {
             let mut unwanted = [0; MAX_BATCH];
@@ -158,66 +180,65 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
 
     /// Gives objects back to their slabs, with no lock: neighbours that follow one another go as one.
     fn put_back(&self, class: SizeClass, objects: &[usize], late: &mut Late) {
-        let shape = Shape::of::<C>(class);
-        let mut run: Option<Run<'m>> = None;
-        for &address in objects {
-            // Most lie in the slab of the one before, where only the slot is to be found.
-            let near = run.as_ref().map(|run| address.wrapping_sub(run.slab.start())).filter(|&at| at < shape.bytes);
-            if near.is_none() {
-                if let Some(run) = run.take() {
-                    self.end_run(class, run, late);
-                }
-                let found = self.slab_of(address).filter(|slab| slab.is_of(class));
-                run = found.map(|slab| Run { slab, word: 0, mask: 0, count: 0 });
+        let mut left = objects;
+        while let Some((&address, others)) = left.split_first() {
+            let found = self.slab_of(address).filter(|slab| slab.is_of(class));
+            let taken = found.map_or(0, |slab| self.put_in(class, slab, left, late));
+            if taken == 0 {
+                self.late_fault(address, late);
             }
-            let slot = run.as_ref().and_then(|run| run.slab.slot_of(class, address));
-            let (Some(run), Some(slot)) = (&mut run, slot.filter(|&slot| slot < shape.slots)) else {
+            left = left.get(taken..).filter(|_| taken != 0).unwrap_or(others);
+        }
+    }
+
+    /// Gives those at the beginning of `objects` back that lie in a slab of their class, and answers how many. A word's
+    /// bits are set together, and the slab learns at last how many came.
+    fn put_in(&self, class: SizeClass, slab: &'m Slab<'m>, objects: &[usize], late: &mut Late) -> usize {
+        let (shape, start) = (Shape::of::<C>(class), slab.start());
+        let (mut last, mut mask, mut count, mut taken) = (0, 0, 0, 0);
+        for &address in objects {
+            let offset = address.wrapping_sub(start);
+            if offset >= shape.bytes {
+                break;
+            }
+            taken += 1;
+            let Some(slot) = slot_at(class, offset).filter(|&slot| slot < shape.slots) else {
                 self.late_fault(address, late);
                 continue;
             };
             let (word, bit) = bit_of(slot);
-            if run.word != word || run.mask & bit != 0 {
-                self.put_word(run, late);
-                run.word = word;
-                run.mask = 0;
+            if word != last || mask & bit != 0 {
+                count += self.put_word(class, slab, last, mask, late);
+                (last, mask) = (word, 0);
             }
-            run.mask |= bit;
+            mask |= bit;
         }
-        if let Some(run) = run {
-            self.end_run(class, run, late);
+        count += self.put_word(class, slab, last, mask, late);
+        if count != 0
+            && let Some(cache) = self.cache(slab.node(), class)
+        {
+            cache.retire(slab, count);
         }
+        taken
     }
 
-    /// Sets the bits of a run's word.
-    fn put_word(&self, run: &mut Run<'m>, late: &mut Late) {
-        let mask = run.mask;
+    /// Sets the bits of a word, and answers how many of them were not.
+    fn put_word(&self, class: SizeClass, slab: &'m Slab<'m>, word: u32, mask: u64, late: &mut Late) -> u32 {
         if mask == 0 {
-            return;
+            return 0;
         }
-        let fresh = match run.slab.put(run.word, mask) {
+        let fresh = match slab.put(word, mask) {
             Ok(()) => mask,
             Err(twice) => {
-                let size = run.slab.class().map_or(0, SizeClass::bytes);
                 // Each of them: two CPUs in step with one another meet at several slots of a word.
                 for bit in (0..u64::BITS).filter(|bit| twice.0 >> bit & 1 != 0) {
-                    let slot = run.word * u64::BITS + bit;
-                    self.late_fault(run.slab.start() + slot as usize * size, late);
+                    let slot = word * u64::BITS + bit;
+                    self.late_fault(slab.start() + slot as usize * class.bytes(), late);
                 }
                 mask & !twice.0
             }
         };
-        run.count += fresh.count_ones();
-    }
-
-    /// Ends a run: the slab learns how many came.
-    fn end_run(&self, class: SizeClass, mut run: Run<'m>, late: &mut Late) {
-        self.put_word(&mut run, late);
-        if run.count == 0 {
-            return;
-        }
-        if let Some(cache) = self.cache(run.slab.node(), class) {
-            cache.retire(run.slab, run.count);
-        }
+        fresh.count_ones()
     }
 
     /// Notes a wrong free that got as far as its slab.
@@ -399,13 +420,4 @@ impl Late {
             SizeClass::new(bit as usize)
         })
     }
-}
-
-/// Objects of one word of one slab, on their way home.
-struct Run<'m> {
-    slab: &'m Slab<'m>,
-    word: u32,
-    mask: u64,
-    /// Objects of words before this one.
-    count: u32,
 }

@@ -40,3 +40,25 @@ fn who_leaves_by_a_stacks_last_spill_before_it_streams_counts_it_once() {
     heap.drain();
     assert_eq!(heap.validate().unwrap().lent(), 0);
 }
+
+#[test]
+fn who_leaves_holds_nothing_of_a_larger_class_until_it_takes_again() {
+    let heap = heap::<Checked>(1024, 1);
+    let pool = &heap.pools.all()[0];
+    let class = SizeClass::of(layout(1024)).unwrap();
+    let lent: Vec<_> = (0..512).map(|_| heap.alloc_address(layout(1024)).unwrap()).collect();
+    heap.drain_cpu();
+    pool.note_spill(&mut Sim::pin().unwrap(), LEAVING_BYTES as usize, false);
+    for &address in &lent[..256] {
+        heap.free_address(address, layout(1024)).unwrap();
+        assert!(heap.free_address(address, layout(1024)).is_err(), "it is not lent any more");
+        assert!(heap.free_address(address + 8, layout(1024)).is_err(), "there is none");
+    }
+    assert!(pool.is_leaving(&mut Sim::pin().unwrap()) && pool.stacks.objects(class) == 0);
+    assert_eq!(heap.validate().unwrap().lent(), 256);
+    // Whoever takes stays, and what was given to the slabs is what he gets.
+    while pool.is_leaving(&mut Sim::pin().unwrap()) {
+        heap.alloc_address(layout(1024)).unwrap();
+    }
+    assert!(pool.stacks.objects(class) > 0);
+}

@@ -110,3 +110,17 @@ fn each_cpu_has_words_of_its_own_while_there_are_any() {
         assert_eq!(slab.take(usize::MAX, Taker::cpu(9), |_| ()), (left, false));
     });
 }
+
+#[test]
+fn the_lowest_bits_of_a_word_are_had_in_runs() {
+    let words = [0, 1, 1 << 63, u64::MAX, u64::MAX << 7, 0b1101_1100, 0x8000_0000_ffff_0001, 0x5555_5555_5555_5555];
+    for word in words {
+        let bits: Vec<u32> = (0..64).filter(|bit| word >> bit & 1 != 0).collect();
+        assert_eq!(runs(word).flatten().collect::<Vec<_>>(), bits, "{word:#x}");
+        assert!(runs(word).zip(runs(word).skip(1)).all(|(run, next)| run.end < next.start), "{word:#x}");
+        for count in 0..65 {
+            let low = bits.iter().take(count).fold(0, |low, bit| low | 1 << bit);
+            assert_eq!(lowest(word, count), low, "{count} of {word:#x}");
+        }
+    }
+}
