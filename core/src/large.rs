@@ -384,7 +384,7 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
     }
 
     /// Gives the frames of freed large blocks back that are kept.
-    pub(crate) fn trim_large(&self) {
+    pub fn trim_large(&self) {
         self.ready.take().for_each(|span| self.put_away(span));
         // No more than there is room for: others may keep new ones for as long as this takes.
         for _ in 0..MAX_BLOCKS {

@@ -9,6 +9,9 @@
 //! which is full at first, and what was given back and is soon wanted again costs [`REGRET`] times as much. So a process that
 //! frees once what it will not need has given it back at once; one that goes up and down keeps more, and what is left goes
 //! at the next occasion.
+//!
+//! No peak is made of what is idle: before more is touched than ever was, kept blocks are taken apart and dirty frames go back.
+//! That is outside of the bucket, since all that ever goes back so is no more than the peak.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
@@ -23,6 +26,11 @@ use crate::tls::Hosted;
 const LEAST_BYTES: usize = 8 << 20;
 /// How much more than the excess goes with it: each look for some is a walk through all trees, and each piece a call.
 const AT_ONCE_BYTES: usize = LEAST_BYTES / 8;
+/// What may be idle at a peak, and how much more is touched before it is looked again.
+const LEAST_IDLE_BYTES: usize = 1 << 20;
+const LOOK_BYTES: usize = 256 << 10;
+/// Who lets more be dirty than is usual wants it at a peak, too.
+const USUAL_PER_MILLE: usize = 125;
 /// Bytes that may be given back for each millisecond that goes by: a page that comes and goes takes about 1.4 us, so this
 /// is some 3 % of one core.
 const TOKENS_PER_MS: i64 = 100_000;
@@ -49,6 +57,8 @@ pub(crate) struct Excess {
     /// Bytes that were given back lately and are not in use again, and those that had pages behind them the last time.
     recent: AtomicUsize,
     touched: AtomicUsize,
+    /// Bytes that there may be pages behind before it is looked whether some of them are idle.
+    peak: AtomicUsize,
     /// Whether nothing is given back.
     forbidden: AtomicBool,
     /// Whether a thread that forks is who seems to be giving back.
@@ -65,6 +75,7 @@ impl Excess {
             given_back: AtomicUsize::new(0),
             recent: AtomicUsize::new(0),
             touched: AtomicUsize::new(0),
+            peak: AtomicUsize::new(0),
             forbidden: AtomicBool::new(false),
             seized: AtomicBool::new(false),
         }
@@ -175,6 +186,62 @@ impl Excess {
         // taken, or they find it free.
         self.busy.swap(false, Ordering::AcqRel);
         given != 0
+    }
+
+    /// Frames are lent, and perhaps more is touched than ever was: then what is idle goes instead. `kept` tells how many bytes of
+    /// lent blocks nobody has, and `take_apart` makes them dirty. Nothing is held by the caller.
+    #[inline]
+    pub(crate) fn rise<C: Config>(
+        &self,
+        frames: &Frames<'static, Hosted, C>,
+        reservation: Reservation,
+        memory: usize,
+        kept: impl FnOnce() -> usize,
+        take_apart: impl FnOnce(),
+    ) {
+        let touched = Self::touched(frames, memory);
+        // Relaxed: who sees an old one looks once more, or later.
+        if touched > self.peak.load(Ordering::Relaxed) {
+            let dirty = frames.dirty_frames().get() * PAGE;
+            self.rise_above(frames, reservation, [touched, memory], dirty, kept(), take_apart);
+        }
+    }
+
+    #[cold]
+    fn rise_above<C: Config>(
+        &self,
+        frames: &Frames<'static, Hosted, C>,
+        reservation: Reservation,
+        [touched, memory]: [usize; 2],
+        dirty: usize,
+        kept: usize,
+        take_apart: impl FnOnce(),
+    ) {
+        let peak = self.peak.load(Ordering::Relaxed);
+        let is_idle = dirty + kept >= LEAST_IDLE_BYTES && options().dirty_per_mille() <= USUAL_PER_MILLE;
+        if peak == 0 || !is_idle || self.is_forbidden() || now_ms() < self.not_before_ms.load(Ordering::Relaxed) {
+            self.peak.fetch_max(touched + LOOK_BYTES, Ordering::Relaxed);
+            return;
+        }
+        // As in `give_back`.
+        if self.busy.swap(true, Ordering::Acquire) {
+            return;
+        }
+        if kept != 0 {
+            take_apart();
+        }
+        let wanted = touched.saturating_sub(peak) + AT_ONCE_BYTES;
+        let mut given = 0;
+        for order in ORDERS {
+            if wanted > given {
+                given += self.report(frames, reservation, order, (wanted - given) / PAGE);
+            }
+        }
+        if given < wanted {
+            // The rest is in small pieces: not again at each slab.
+            self.peak.fetch_max(Self::touched(frames, memory) + LOOK_BYTES, Ordering::Relaxed);
+        }
+        self.busy.swap(false, Ordering::AcqRel);
     }
 
     /// Gives everything back that is free, without counting.

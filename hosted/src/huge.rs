@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 pub enum HugePages {
     /// Small ones only.
     Never,
-    /// Transparent huge pages beyond the first 8 MiB, where the system has them (`madvise` or `always` in
+    /// Transparent huge pages beyond the first 16 MiB, where the system has them (`madvise` or `always` in
     /// `/sys/kernel/mm/transparent_hugepage/enabled`).
     #[default]
     Transparent,
@@ -15,7 +15,7 @@ pub enum HugePages {
     /// aside (`vm.nr_hugepages`); transparent ones where it has not. From then on the heap gives no memory back, and moves no blocks by
     /// page tables; the child of a `fork` that writes needs as many pages again.
     Explicit,
-    /// Transparent huge pages from the first byte on: faster where a program soon has more than 8 MiB, and some MiB more where
+    /// Transparent huge pages from the first byte on: faster where a program soon has more than 16 MiB, and some MiB more where
     /// it does not.
     Always,
 }

@@ -49,7 +49,7 @@ const ARENA_BYTES: usize = 1 << 30;
 /// What smaller reservations are aligned to, and the sizes of regions.
 const HUGE_BYTES: usize = 2 << 20;
 /// With no more than this in use there are no huge pages: a small program stays small.
-const SMALL_BYTES: usize = 8 << 20;
+const SMALL_BYTES: usize = 16 << 20;
 /// Threads whose frames have pools of their own.
 const FRAME_POOLS: usize = 16;
 /// Threads whose pools are made usable together.
@@ -173,10 +173,12 @@ where
     /// Frames are lent that nobody has touched since.
     pub(crate) fn taken(&self, start: *mut u8, bytes: usize) {
         let Some(ground) = self.ground.get() else { return };
+        let memory = self.memory.load(Ordering::Relaxed);
+        let (kept, take_apart) = (|| self.heap.kept_bytes(), || self.heap.trim_large());
+        self.excess.rise(self.frames, ground.reservation, memory, kept, take_apart);
         let first = start.addr() - ground.reservation.start().addr();
         let lent = first..first + bytes;
         if self.ahead.is_beyond(&lent) {
-            let memory = self.memory.load(Ordering::Relaxed);
             let used = memory.saturating_sub(self.frames.free_frames().get() * PAGE);
             self.ahead.lent(ground.reservation, lent, used, memory);
         }

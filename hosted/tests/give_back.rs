@@ -83,6 +83,35 @@ fn who_goes_up_and_down_keeps_what_he_needs() {
 }
 
 #[test]
+fn no_peak_is_made_of_what_is_idle() {
+    alone("what_lies_idle_goes_before_more_is_touched_than_ever", 0);
+}
+
+/// Run by the test above, in a process of its own.
+#[test]
+#[ignore = "what a process does first is not what it does later"]
+fn what_lies_idle_goes_before_more_is_touched_than_ever() {
+    let _alone = ALONE.lock();
+    let mut held = blocks(40 * MIB, 128 << 10);
+    // So little that it may stay, in pieces that serve nothing larger.
+    let mut number = 0;
+    held.retain(|_| {
+        number += 1;
+        number % 6 != 0
+    });
+    let before = (A.given_back_bytes(), resident_bytes());
+    assert!(before.0 < MIB, "{} bytes went back at once", before.0);
+    let large = vec![1u8; 30 * MIB];
+    let after = (A.given_back_bytes(), resident_bytes());
+    assert!(after.0 - before.0 > 4 * MIB, "{} bytes went back", after.0 - before.0);
+    // 6 MiB less than the block has, and a huge page of which it has the first bytes.
+    let more = after.1.saturating_sub(before.1);
+    assert!(more < 28 * MIB, "{more} bytes more than before, {}", A.stats());
+    drop((held, large));
+    common::adds_up(&A);
+}
+
+#[test]
 fn all_of_it_goes_back_on_request() {
     let _alone = ALONE.lock();
     drop(blocks(30 * MIB, 10_000));
