@@ -11,7 +11,8 @@
 //! at the next occasion.
 //!
 //! No peak is made of what is idle: before more is touched than ever was, kept blocks are taken apart and dirty frames go back.
-//! That is outside of the bucket, since all that ever goes back so is no more than the peak.
+//! That is outside of the bucket, and all that ever goes back so is about as much as the peak: where it comes and goes, and clean frames
+//! are lent rather than dirty ones, it would go on for ever.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
@@ -59,6 +60,8 @@ pub(crate) struct Excess {
     touched: AtomicUsize,
     /// Bytes that there may be pages behind before it is looked whether some of them are idle.
     peak: AtomicUsize,
+    /// Bytes given back for the sake of the peak.
+    spared: AtomicUsize,
     /// Whether nothing is given back.
     forbidden: AtomicBool,
     /// Whether a thread that forks is who seems to be giving back.
@@ -76,6 +79,7 @@ impl Excess {
             recent: AtomicUsize::new(0),
             touched: AtomicUsize::new(0),
             peak: AtomicUsize::new(0),
+            spared: AtomicUsize::new(0),
             forbidden: AtomicBool::new(false),
             seized: AtomicBool::new(false),
         }
@@ -219,7 +223,9 @@ impl Excess {
     ) {
         let peak = self.peak.load(Ordering::Relaxed);
         let is_idle = dirty + kept >= LEAST_IDLE_BYTES && options().dirty_per_mille() <= USUAL_PER_MILLE;
-        if peak == 0 || !is_idle || self.is_forbidden() || now_ms() < self.not_before_ms.load(Ordering::Relaxed) {
+        let spared = self.spared.load(Ordering::Relaxed);
+        // Nothing was spared of the first peak there is.
+        if spared >= peak || !is_idle || self.is_forbidden() || now_ms() < self.not_before_ms.load(Ordering::Relaxed) {
             self.peak.fetch_max(touched + LOOK_BYTES, Ordering::Relaxed);
             return;
         }
@@ -237,11 +243,14 @@ impl Excess {
                 given += self.report(frames, reservation, order, (wanted - given) / PAGE);
             }
         }
+        self.spared.store(spared + given, Ordering::Relaxed);
         if given < wanted {
             // The rest is in small pieces: not again at each slab.
             self.peak.fetch_max(Self::touched(frames, memory) + LOOK_BYTES, Ordering::Relaxed);
         }
         self.busy.swap(false, Ordering::AcqRel);
+        // What others have freed meanwhile, as in `relieve`.
+        while self.give_back(frames, reservation, self.excess(frames, memory), memory) {}
     }
 
     /// Gives everything back that is free, without counting.
