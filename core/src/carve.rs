@@ -102,8 +102,8 @@ impl Window {
     /// How far from frame 0 an address is, for who has a pool of the instance, or an object.
     #[inline(always)]
     pub(crate) fn offset(&self, address: usize) -> usize {
-        // SAFETY: written before there was any pool or object, and never again. Not `origin`: a compiler that knows that
-        // both are one takes from the pointer what it is just about to add.
+        // SAFETY: written before there was any pool or object, and never again. Not `origin`: a compiler that knows
+        // that both are one takes from the pointer what it is just about to add.
         address.wrapping_sub(unsafe { *self.base.as_ptr() }.addr())
     }
 

@@ -38,8 +38,8 @@ pub trait Config: 'static {
     const LARGE_CACHE_BYTES: usize = 4 << 20;
     /// The sizes that large blocks of up to [`LARGE_CACHE_BYTES`](Self::LARGE_CACHE_BYTES) / 4 have in each doubling, a
     /// power of two: a request between them gets some frames more, and one that was kept more often; what was kept also
-    /// serves a request that is up to a fifth smaller. For memory that costs nothing until it is touched. 0 if any number of
-    /// frames is a size.
+    /// serves a request that is up to a fifth smaller. For memory that costs nothing until it is touched. 0 if any
+    /// number of frames is a size.
     const LARGE_SIZES_PER_DOUBLING: usize = 0;
     /// Whether a request may interrupt another one of the same CPU: in a kernel whose handlers allocate, in a process
     /// whose signal handlers do. If not, a platform's desks are looked at and not taken, which leaves out the two

@@ -184,8 +184,8 @@ impl FrameWord {
     }
 }
 
-/// How many frames a large object has, in the 22 bits that its head's word has for it: so many were asked for, and so many
-/// more lie behind them, since it was given a block that was somewhat larger.
+/// How many frames a large object has, in the 22 bits that its head's word has for it: so many were asked for, and so
+/// many more lie behind them, since it was given a block that was somewhat larger.
 ///
 /// ```text
 ///  0 │ frames, none to spare        1 │ to spare (9) │ asked for (12)
@@ -335,8 +335,8 @@ impl<'m> FrameTable<'m> {
 
     /// As [`check_lent`](Self::check_lent) without the lock, for a range that the caller says is its own.
     ///
-    /// Another owner of the same block may be cutting it just now, and the head be seen gone before the new one is seen:
-    /// who finds nothing looks again. A cut at least halves the block, so there is an end to it.
+    /// Another owner of the same block may be cutting it just now, and the head be seen gone before the new one is
+    /// seen: who finds nothing looks again. A cut at least halves the block, so there is an end to it.
     pub(crate) fn check_lent_unlocked(&self, start: u32, count: u32) -> Result<(), NotLent> {
         let mut checked = self.check_lent(start, count);
         for _ in 0..Order::COUNT {
@@ -370,11 +370,11 @@ impl<'m> FrameTable<'m> {
         word.compare_exchange(from.into_bits(), to.into_bits(), Ordering::Release, Ordering::Relaxed).is_ok()
     }
 
-    /// Makes the large object at `head`, for which `asked` frames were asked if that is known, ready; answers its frames, and
-    /// `None` if no such is lent there.
+    /// Makes the large object at `head`, for which `asked` frames were asked if that is known, ready; answers its
+    /// frames, and `None` if no such is lent there.
     ///
-    /// `SeqCst`, as the look at the hint that follows: see [`ready`](crate::large). As a Release it lets the next owner see
-    /// what the last one did.
+    /// `SeqCst`, as the look at the hint that follows: see [`ready`](crate::large). As a Release it lets the next owner
+    /// see what the last one did.
     #[inline]
     pub(crate) fn make_ready(&self, head: u32, asked: Option<FrameCount>, most: usize) -> Option<FrameCount> {
         let place = &self.words[(head - self.first) as usize];

@@ -1,8 +1,8 @@
 //! The frame front end: what users of frames talk to.
 //!
-//! A request comes down: the CPU's pool, else the nodes along its policy's route, zone by zone, arena by arena. An error
-//! comes up, and only here is `NoMemory` answered: once, by giving back what lies idle in pools. Hooks are called here
-//! too, after the pin is gone and with no lock held.
+//! A request comes down: the CPU's pool, else the nodes along its policy's route, zone by zone, arena by arena. An
+//! error comes up, and only here is `NoMemory` answered: once, by giving back what lies idle in pools. Hooks are called
+//! here too, after the pin is gone and with no lock held.
 
 mod held;
 
@@ -75,8 +75,8 @@ impl Request {
 /// The page-frame allocator of one machine.
 ///
 /// Made `const`, so that it can be a `static`; it has no frame until [`init`](Self::init) and
-/// [`add_memory`](Self::add_memory) have given it metadata and ranges. It never touches the frames it manages: they need
-/// not be mapped, nor be memory at all.
+/// [`add_memory`](Self::add_memory) have given it metadata and ranges. It never touches the frames it manages: they
+/// need not be mapped, nor be memory at all.
 ///
 /// `P` is the machine it runs on, `C` the level of checking and the geometry: [`Checked`] by default,
 /// [`Fast`](crate::Fast) to leave the checks to the trees.
@@ -344,11 +344,12 @@ impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
     /// Gives a block back.
     ///
     /// # Errors
-    /// See [`FreeError`]. At [`Fast`](crate::Fast) a single frame that is not lent is found out only when it reaches its
-    /// tree, and reported to the fault hook.
+    /// See [`FreeError`]. At [`Fast`](crate::Fast) a single frame that is not lent is found out only when it reaches
+    /// its tree, and reported to the fault hook.
     ///
     /// # Cost
-    /// Order 0: some twenty plain instructions if its tree is dense, a few more if not, a lock once in some tens of calls.
+    /// Order 0: some twenty plain instructions if its tree is dense, a few more if not, a lock once in some tens of
+    /// calls.
     #[inline]
     pub fn free(&self, block: Block) -> Result<(), FreeError> {
         let (head, order) = block.into_raw();
@@ -396,7 +397,8 @@ impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
         Some((self.pools.mine(&pinned)?, pinned))
     }
 
-    /// The rest of [`put_single`](Self::put_single); the claim comes along by value, so that it stays in registers there.
+    /// The rest of [`put_single`](Self::put_single); the claim comes along by value, so that it stays in registers
+    /// there.
     #[inline(never)]
     fn put_rest(&self, pool: &FramePool<'m, P, C>, mut pinned: Pinned<P>, pfn: Pfn) -> bool {
         !pool.is_asked(&self.drain_requests) && pool.put_single(&mut pinned, &self.nodes, pfn)
@@ -518,8 +520,8 @@ impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
         self.poll();
     }
 
-    /// Honours what other CPUs have asked this one for. For its idle loop and its interrupt for that purpose; cheap when
-    /// nothing was asked.
+    /// Honours what other CPUs have asked this one for. For its idle loop and its interrupt for that purpose; cheap
+    /// when nothing was asked.
     pub fn poll(&self) {
         if let Some(mut pinned) = P::pin() {
             self.honour(&mut pinned);

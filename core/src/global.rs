@@ -1,7 +1,7 @@
 //! The edge where addresses become pointers: what users of objects call, and the traits of others.
 //!
-//! Every pointer is made from the one that [`Heap::init`] was given, and of a pointer that comes back only the address is
-//! used. Memory is touched here, and only what is being lent or moved.
+//! Every pointer is made from the one that [`Heap::init`] was given, and of a pointer that comes back only the address
+//! is used. Memory is touched here, and only what is being lent or moved.
 #![allow(unsafe_code)]
 
 mod traits;
@@ -25,15 +25,15 @@ use crate::platform::Platform;
 use crate::size_class::SizeClass;
 
 impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
-    /// Makes this the heap of a machine with `cpus` CPUs and `nodes` nodes, as its [`Frames`](crate::Frames) was told, for
-    /// frames inside `span`.
+    /// Makes this the heap of a machine with `cpus` CPUs and `nodes` nodes, as its [`Frames`](crate::Frames) was told,
+    /// for frames inside `span`.
     ///
     /// # Safety
-    /// `base` is the address of frame 0. Whenever frame n of the instance is lent, its bytes lie at
-    /// `base + n * FRAME_BYTES`, may be read and written through `base`, and are used by nobody but those it is lent to.
+    /// `base` is the address of frame 0. Whenever frame n of the instance is lent, its bytes lie at `base + n *
+    /// FRAME_BYTES`, may be read and written through `base`, and are used by nobody but those it is lent to.
     ///
-    /// If the configuration says that requests are not [interruptible](Config::INTERRUPTIBLE), then no call of this heap ever
-    /// interrupts another one on the same CPU.
+    /// If the configuration says that requests are not [interruptible](Config::INTERRUPTIBLE), then no call of this
+    /// heap ever interrupts another one on the same CPU.
     ///
     /// # Errors
     /// [`SetupError::BaseMisaligned`], [`SetupError::State`] for a second call, [`SetupError::TooManyNodes`],
@@ -70,8 +70,8 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     }
 
     /// An object of `class` from what this CPU has at hand; `None` if that takes more, as it always does at
-    /// [`Hardened`](crate::Hardened). For those who put [`alloc`](Self::alloc) behind a function of their own, such as the
-    /// `malloc` of C: it calls nothing, so such a function needs no stack where this serves.
+    /// [`Hardened`](crate::Hardened). For those who put [`alloc`](Self::alloc) behind a function of their own, such as
+    /// the `malloc` of C: it calls nothing, so such a function needs no stack where this serves.
     #[inline(always)]
     pub fn alloc_at_hand(&self, class: SizeClass) -> Option<NonNull<u8>> {
         if C::HARDENED {
@@ -80,9 +80,9 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         Some(self.lend(self.take_by(class, Self::AT_HAND)?))
     }
 
-    /// Takes an object back whose layout nobody knows any more, if that is right and this CPU has room for it; else nothing
-    /// has happened, and it is for [`free_unsized`](Self::free_unsized), unless it is null. It calls nothing, as
-    /// [`alloc_at_hand`](Self::alloc_at_hand).
+    /// Takes an object back whose layout nobody knows any more, if that is right and this CPU has room for it; else
+    /// nothing has happened, and it is for [`free_unsized`](Self::free_unsized), unless it is null. It calls nothing,
+    /// as [`alloc_at_hand`](Self::alloc_at_hand).
     ///
     /// # Safety
     /// As [`free`](Self::free); null is no object.
@@ -91,8 +91,8 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         !C::HARDENED && self.put_unsized(object.addr(), Self::AT_HAND)
     }
 
-    /// As [`free_at_hand`](Self::free_at_hand), for an object whose class is known: fewer steps. At levels that check it is
-    /// refused if it is of another; at [`Fast`](crate::Fast) that must not be.
+    /// As [`free_at_hand`](Self::free_at_hand), for an object whose class is known: fewer steps. At levels that check
+    /// it is refused if it is of another; at [`Fast`](crate::Fast) that must not be.
     ///
     /// # Safety
     /// As [`free`](Self::free).
@@ -201,8 +201,8 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     /// As [`free`](Self::free), if it answers `Ok`; the object is as before if not.
     ///
     /// # Errors
-    /// As [`alloc`](Self::alloc), and [`AllocError::Impossible`] where [`free`](Self::free) would refuse, which the fault
-    /// hook is told.
+    /// As [`alloc`](Self::alloc), and [`AllocError::Impossible`] where [`free`](Self::free) would refuse, which the
+    /// fault hook is told.
     #[inline]
     pub unsafe fn realloc(
         &self,
@@ -292,7 +292,8 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         Ok(moved)
     }
 
-    /// An object for `new`, from `alloc`, with what another holds, as far as it goes. Who calls this gives the other one up.
+    /// An object for `new`, from `alloc`, with what another holds, as far as it goes. Who calls this gives the other
+    /// one up.
     ///
     /// # Safety
     /// The other one is lent, has `bytes` bytes, and nobody uses it meanwhile or afterwards.
@@ -307,8 +308,8 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         let bytes = bytes.min(new.size());
         // What is longer than any small object is whole frames, on both sides.
         if let Some(moves) = self.moves().filter(|moves| bytes > SizeClass::MAX_BYTES && bytes >= moves.least_bytes) {
-            // SAFETY: two large objects that are lent, each of so many frames; only the other one's user knows it, and he
-            // has given it up.
+            // SAFETY: two large objects that are lent, each of so many frames; only the other one's user knows it, and
+            // he has given it up.
             match unsafe { (moves.relocate)(object.as_ptr(), moved.as_ptr(), bytes.next_multiple_of(C::FRAME_BYTES)) } {
                 Relocation::Done => return Ok(moved),
                 Relocation::Refused => {}

@@ -10,8 +10,8 @@
 //! Everything here is addresses: no object is ever touched, and the caller's pointer matters for its address alone. The
 //! pointers are made in `global`.
 //!
-//! **Checks.** At [`Checked`] each slot has a mark, set while it is lent; a free finds the slab by the address, compares
-//! class and start, and takes the mark off. What is not lent at that moment, wherever it lies, has none. At
+//! **Checks.** At [`Checked`] each slot has a mark, set while it is lent; a free finds the slab by the address,
+//! compares class and start, and takes the mark off. What is not lent at that moment, wherever it lies, has none. At
 //! [`Fast`](crate::Fast) a free looks whether the address is inside the span, and the slab finds the rest out when the
 //! object gets there. At [`Hardened`](crate::Hardened) requests and frees come here by way of `harden`.
 
@@ -97,8 +97,8 @@ const _: () = {
 /// Made `const`, so that it can be a `static`; it serves as soon as [`init`](Self::init) has given it metadata and
 /// [`Frames`] has memory. `P` is the machine, `C` the level of checking and the geometry of both.
 ///
-/// In this order: a pool is the heap's if it says the address of the heap's pools, which is best the heap's own; what else
-/// the fast paths look at follows.
+/// In this order: a pool is the heap's if it says the address of the heap's pools, which is best the heap's own; what
+/// else the fast paths look at follows.
 #[repr(C)]
 pub struct Heap<'m, P: Platform, C: Config = Checked> {
     pub(crate) pools: PerCpu<'m, ObjectPool>,
@@ -282,8 +282,8 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         Some(address)
     }
 
-    /// How requests are best served whose class is known when they come: with the work of the marks between them a round is
-    /// there in time.
+    /// How requests are best served whose class is known when they come: with the work of the marks between them a
+    /// round is there in time.
     pub(crate) const AT_HAND: Reach = if C::CHECKED { Reach::Stack } else { Reach::Round };
 
     /// How they are where it may be known when the program is compiled.

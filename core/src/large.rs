@@ -6,9 +6,9 @@
 //!   realloc ──► the next frames, if they are free;  the last ones go
 //! ```
 //!
-//! Nothing is written of a large object but the words of its frames: `LargeHead` on the first block, `LargeTail` on those
-//! that follow. A freed block that is kept is a `LargeKept`, or a `LargeReady` as long as it is at hand: its frames are lent
-//! as before, and it is nobody's.
+//! Nothing is written of a large object but the words of its frames: `LargeHead` on the first block, `LargeTail` on
+//! those that follow. A freed block that is kept is a `LargeKept`, or a `LargeReady` as long as it is at hand: its
+//! frames are lent as before, and it is nobody's.
 
 mod kept;
 mod ready;
@@ -91,7 +91,8 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
         if let Some(span) = self.take_near(count, align) {
             return Ok(Taken { span, fresh: false });
         }
-        // What is kept lies between what is free: together they may have room for what would go beyond all that is in use.
+        // What is kept lies between what is free: together they may have room for what would go beyond all that is in
+        // use.
         if count.get() > Self::MOST_KEPT / 4 && self.kept_bytes() != 0 {
             self.trim_large();
         }
@@ -119,7 +120,8 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
         FrameCount::new((frames + step - 1) & !(step - 1))
     }
 
-    /// The most frames of a freed block that may serve a request for `count`: a quarter more, where sizes have steps at all.
+    /// The most frames of a freed block that may serve a request for `count`: a quarter more, where sizes have steps at
+    /// all.
     fn most_for(count: FrameCount) -> FrameCount {
         if C::LARGE_SIZES_PER_DOUBLING == 0 || C::HARDENED || count.get() > Counts::MOST_WITH_SPARE {
             return count;
@@ -139,8 +141,8 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
         Ok(self.address_of(taken.span))
     }
 
-    /// Frames at a multiple of `align` bytes, fresh ones rather than pooled ones if `zeroed` says that this saves work; by a
-    /// policy, or near the caller.
+    /// Frames at a multiple of `align` bytes, fresh ones rather than pooled ones if `zeroed` says that this saves work;
+    /// by a policy, or near the caller.
     pub(crate) fn take_frames(
         &self,
         count: FrameCount,
@@ -267,8 +269,8 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
         self.frames.lend_ready(span, count).then_some(span)
     }
 
-    /// Takes back a large object at `address` for which `asked` frames were asked, if that is known, and puts it at hand;
-    /// `false` if none such is lent there, or a larger one than may be at hand.
+    /// Takes back a large object at `address` for which `asked` frames were asked, if that is known, and puts it at
+    /// hand; `false` if none such is lent there, or a larger one than may be at hand.
     #[inline]
     fn free_handy(&self, address: usize, asked: Option<FrameCount>) -> bool {
         let offset = address.wrapping_sub(self.window.base());
@@ -342,7 +344,8 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
         self.tell_released();
     }
 
-    /// Runs `work` on the kept blocks with their lock; whoever may not wait tries once, since all work here can be left.
+    /// Runs `work` on the kept blocks with their lock; whoever may not wait tries once, since all work here can be
+    /// left.
     fn with_kept<R>(&self, work: impl FnOnce(&KeptBlocks<P>, Access<'_, P>) -> Result<R, Busy>) -> Result<R, Busy> {
         match P::pin() {
             Some(pinned) => work(&self.kept, Access::Wait(&pinned)),

@@ -27,8 +27,8 @@ pub enum Context {
 ///   needs no atomic and no masked interrupts as long as what interrupts ends before what it interrupted goes on; a
 ///   preemptive kernel also holds off preemption;
 /// * CPU numbers are dense from 0, and a number is one CPU at a time;
-/// * [`context`](Platform::context) says [`Context::Task`] only where waiting for another CPU's lock is allowed. It is asked
-///   by whoever has not claimed the CPU: so a claim tells that something was interrupted.
+/// * [`context`](Platform::context) says [`Context::Task`] only where waiting for another CPU's lock is allowed. It is
+///   asked by whoever has not claimed the CPU: so a claim tells that something was interrupted.
 ///
 /// Cost: `enter` and `leave` stand on the fast path of every request; three plain instructions and one are possible.
 #[allow(unsafe_code, reason = "declaring the promise is not breaking it")]
@@ -46,32 +46,33 @@ pub unsafe trait Platform: Sized + 'static {
     /// What kind of code is asking, now.
     fn context() -> Context;
 
-    /// Whether each CPU has *desks*: words of its own on each of which lies the pool of an instance, so that the fast path
-    /// finds both the pool and the claim in one move. `WHICH` says which of them is meant: [`Desk::FRAMES`], where the
-    /// pool of a [`Frames`](crate::Frames) lies, or [`Desk::OBJECTS`], where that of a heap lies; there are
+    /// Whether each CPU has *desks*: words of its own on each of which lies the pool of an instance, so that the fast
+    /// path finds both the pool and the claim in one move. `WHICH` says which of them is meant: [`Desk::FRAMES`], where
+    /// the pool of a [`Frames`](crate::Frames) lies, or [`Desk::OBJECTS`], where that of a heap lies; there are
     /// [`Desk::COUNT`]. A platform with desks promises more, for each CPU by itself:
     ///
     /// * [`take_desk`](Platform::take_desk) answers what lies on a desk and leaves [`Desk::CLAIMED`] there;
-    ///   [`put_desk`](Platform::put_desk) lays back what was taken. In between the CPU counts as claimed: `enter` answers
-    ///   `None`. The other desk stays as it is, and may be taken and put back meanwhile. Whoever takes `CLAIMED` has
-    ///   claimed nothing, and lays `CLAIMED` back;
-    /// * `enter` answers `None` while any desk is claimed. From its `Some` to `leave` `CLAIMED` lies on all of them, and
-    ///   `leave` lays on each what [`set_desk`](Platform::set_desk) was last given for it on this CPU, at first
+    ///   [`put_desk`](Platform::put_desk) lays back what was taken. In between the CPU counts as claimed: `enter`
+    ///   answers `None`. The other desk stays as it is, and may be taken and put back meanwhile. Whoever takes
+    ///   `CLAIMED` has claimed nothing, and lays `CLAIMED` back;
+    /// * `enter` answers `None` while any desk is claimed. From its `Some` to `leave` `CLAIMED` lies on all of them,
+    ///   and `leave` lays on each what [`set_desk`](Platform::set_desk) was last given for it on this CPU, at first
     ///   [`Desk::EMPTY`];
     /// * what is laid on a desk of one CPU comes to light on that CPU only, and only on the same desk.
     ///
-    /// So a pool on one desk is reached by one claim at a time, either to that desk or to the whole CPU, while claims to
-    /// the two desks stand side by side: whoever has taken the objects' desk finds the frames' one where it was. What
-    /// interrupts between the moves of an `enter` or a `leave` may find one desk claimed and the other one not; as it
-    /// ends before what it interrupted goes on, it may take the other one.
+    /// So a pool on one desk is reached by one claim at a time, either to that desk or to the whole CPU, while claims
+    /// to the two desks stand side by side: whoever has taken the objects' desk finds the frames' one where it was.
+    /// What interrupts between the moves of an `enter` or a `leave` may find one desk claimed and the other one not; as
+    /// it ends before what it interrupted goes on, it may take the other one.
     const HAS_DESKS: bool = false;
 
-    /// Whether code changes its CPU only by its own doing, and whatever interrupts it leaves a pool that lay on a desk there
-    /// again: then to look at a desk and claim it after that is as good as to take it, and what is no use is not claimed.
+    /// Whether code changes its CPU only by its own doing, and whatever interrupts it leaves a pool that lay on a desk
+    /// there again: then to look at a desk and claim it after that is as good as to take it, and what is no use is not
+    /// claimed.
     const DESKS_STAY: bool = false;
 
-    /// Makes one of this CPU's desks claimed, on which the caller has just seen a pool, and which he lays back as one that
-    /// he has taken. Only called if [desks stay](Self::DESKS_STAY).
+    /// Makes one of this CPU's desks claimed, on which the caller has just seen a pool, and which he lays back as one
+    /// that he has taken. Only called if [desks stay](Self::DESKS_STAY).
     #[inline(always)]
     fn claim_desk<const WHICH: usize>() {
         Self::take_desk::<WHICH>();
@@ -109,13 +110,13 @@ pub unsafe trait Platform: Sized + 'static {
     /// allowed; idle frames then stay where they are until their CPU next runs a slow path.
     fn kick() {}
 
-    /// Whether CPUs may be slow to load again what was stored by an index a moment ago, so that a stack is best reached by a
-    /// register of its own, for an instruction more.
+    /// Whether CPUs may be slow to load again what was stored by an index a moment ago, so that a stack is best reached
+    /// by a register of its own, for an instruction more.
     const SLOW_INDEXES: bool = false;
 
-    /// Tells the CPU that the memory at `address` is soon to be written, as the next object to be lent is. Nothing lends
-    /// it yet, and there may be no such memory at all. Worth it where objects mostly lie in no cache: an allocator whose
-    /// free lists are in the objects does as much by the way.
+    /// Tells the CPU that the memory at `address` is soon to be written, as the next object to be lent is. Nothing
+    /// lends it yet, and there may be no such memory at all. Worth it where objects mostly lie in no cache: an
+    /// allocator whose free lists are in the objects does as much by the way.
     #[inline(always)]
     fn prefetch(address: usize) {
         let _ = address;
@@ -149,7 +150,8 @@ pub struct EmptyDesk(Head);
 #[repr(transparent)]
 pub struct Desk(NonNull<()>);
 
-/// What [`Desk::EMPTY`] leads to, by a name: for a platform whose words are set down in assembly, where a constant has none.
+/// What [`Desk::EMPTY`] leads to, by a name: for a platform whose words are set down in assembly, where a constant has
+/// none.
 #[doc(hidden)]
 pub static EMPTY_DESK: EmptyDesk = EmptyDesk(Head { owner: OwnCell::new(0) });
 static CLAIMED: Head = Head { owner: OwnCell::new(0) };
@@ -176,8 +178,8 @@ impl Desk {
     /// The desk that a platform has kept as a word.
     ///
     /// # Safety
-    /// `word` came from [`as_ptr`](Self::as_ptr), and of a desk on the CPU that asks, unless it was [`EMPTY`](Self::EMPTY)
-    /// or [`CLAIMED`](Self::CLAIMED).
+    /// `word` came from [`as_ptr`](Self::as_ptr), and of a desk on the CPU that asks, unless it was
+    /// [`EMPTY`](Self::EMPTY) or [`CLAIMED`](Self::CLAIMED).
     #[inline(always)]
     #[allow(unsafe_code, reason = "as `Platform`, the promise is the caller's")]
     pub const unsafe fn from_ptr(word: *mut ()) -> Self {
@@ -219,8 +221,8 @@ impl Claim {
 
 /// The witness of being alone with this CPU's pools, or with the one on a desk, and of staying here.
 ///
-/// Made for others only by [`Platform::pin`]; neither `Copy` nor `Clone` nor `Send`. What a CPU owns takes `&mut Pinned`, a lock
-/// takes `&Pinned`, so neither can be reached without it.
+/// Made for others only by [`Platform::pin`]; neither `Copy` nor `Clone` nor `Send`. What a CPU owns takes `&mut
+/// Pinned`, a lock takes `&Pinned`, so neither can be reached without it.
 pub struct Pinned<P: Platform> {
     claim: Claim,
     platform: PhantomData<(P, *mut ())>,
@@ -235,9 +237,9 @@ impl<P: Platform> Pinned<P> {
         (desk, Self { claim: Claim::of_desk::<WHICH>(desk), platform: PhantomData })
     }
 
-    /// Looks at one of the CPU's desks. What lies on it may be nobody's; then this is no claim, and must not be shown to
-    /// anybody. Otherwise it is as good as one as long as nothing interrupts the caller that would claim it: the caller's
-    /// promise.
+    /// Looks at one of the CPU's desks. What lies on it may be nobody's; then this is no claim, and must not be shown
+    /// to anybody. Otherwise it is as good as one as long as nothing interrupts the caller that would claim it: the
+    /// caller's promise.
     #[inline(always)]
     pub(crate) fn look_at_desk<const WHICH: usize>() -> (Desk, Self) {
         (P::look_at_desk::<WHICH>(), Self { claim: Claim::Nothing, platform: PhantomData })
@@ -267,8 +269,8 @@ impl<P: Platform> Drop for Pinned<P> {
     fn drop(&mut self) {
         match self.claim {
             Claim::Cpu(cpu) => P::leave(cpu),
-            // SAFETY: only `take_desk` makes such a claim, of what it has taken, and a claim is dropped once, where it was
-            // made.
+            // SAFETY: only `take_desk` makes such a claim, of what it has taken, and a claim is dropped once, where it
+            // was made.
             Claim::Frames(desk) => unsafe { P::put_desk::<{ Desk::FRAMES }>(desk) },
             // SAFETY: as above.
             Claim::Objects(desk) => unsafe { P::put_desk::<{ Desk::OBJECTS }>(desk) },

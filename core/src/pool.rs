@@ -8,12 +8,12 @@
 //!              └──────┴─────┴───────────┘  refill and spill: a batch from or to the depot, else the slabs
 //! ```
 //!
-//! How much a stack may hold follows what happens: a refill doubles it. A CPU that takes keeps much at hand. A stack that
-//! spills several times without a refill in between is a *stream* of frees: all of it goes at each spill, and all streams
-//! of a CPU together hold no more than [`STREAM_BYTES`]. A CPU that has spilled often with no refill of any stack in between
-//! is *tearing down*: everything at hand goes, and from then on whatever it frees is a stream. If that goes on, and nobody wants
-//! what it frees, it is *leaving*: of larger objects, which are few to a slab, it holds none, since each that it holds when it
-//! falls asleep keeps a slab from going home, for as long as it sleeps.
+//! How much a stack may hold follows what happens: a refill doubles it. A CPU that takes keeps much at hand. A stack
+//! that spills several times without a refill in between is a *stream* of frees: all of it goes at each spill, and all
+//! streams of a CPU together hold no more than [`STREAM_BYTES`]. A CPU that has spilled often with no refill of any
+//! stack in between is *tearing down*: everything at hand goes, and from then on whatever it frees is a stream. If that
+//! goes on, and nobody wants what it frees, it is *leaving*: of larger objects, which are few to a slab, it holds none,
+//! since each that it holds when it falls asleep keeps a slab from going home, for as long as it sleeps.
 
 mod outbox;
 
@@ -33,8 +33,8 @@ const NEW_STREAM: u32 = 5;
 /// Spills of any stacks with no refill in between after which a CPU is tearing down.
 const TEARING_DOWN: u32 = 8;
 
-/// Bytes of larger objects that it spilled and no depot wanted, less those that one did, with no refill in between, after
-/// which it is leaving.
+/// Bytes of larger objects that it spilled and no depot wanted, less those that one did, with no refill in between,
+/// after which it is leaving.
 const LEAVING_BYTES: u32 = 512 << 10;
 
 /// How often streams spill, each of them, until it is seen afresh which stacks are any.
@@ -191,8 +191,8 @@ impl ObjectPool {
         }
     }
 
-    /// Sets what a stack that has just spilled may hold; streams have equal shares. Answers whether all streams should be
-    /// [ended](Self::next_stream), so that those that flow no more have no share.
+    /// Sets what a stack that has just spilled may hold; streams have equal shares. Answers whether all streams should
+    /// be [ended](Self::next_stream), so that those that flow no more have no share.
     pub(crate) fn set_limit<P: Platform>(&self, _pinned: &mut Pinned<P>, class: SizeClass) -> bool {
         if self.spills_in_a_row.get() > TEARING_DOWN && !self.is_stream(class) {
             self.set_spills(class, NEW_STREAM);
@@ -259,7 +259,8 @@ impl ObjectPool {
         self.set_spills(class, 0);
     }
 
-    /// Says how often a stack has spilled. Here alone, so that there are as many streams as are counted whenever one ends.
+    /// Says how often a stack has spilled. Here alone, so that there are as many streams as are counted whenever one
+    /// ends.
     fn set_spills(&self, class: SizeClass, spills: u32) {
         let was = self.is_stream(class);
         self.spills[class.index()].set(spills);

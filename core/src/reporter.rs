@@ -23,11 +23,11 @@ impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
         FrameCount::new(self.zones().map(|zone| zone.ledger.free_frames()).sum())
     }
 
-    /// Reports free frames that are dirty, of blocks of `least` or more, until `most` are reported or there are no more;
-    /// answers how many were. A huge frame that is free as a whole is reported as a whole if any of its frames is dirty, since its
-    /// owner may have put a huge page behind it; clean ones are not counted. `reporter` is called with each run of them, from the highest down, with no lock and no pin
-    /// held; while it is, the frames are nobody's. It answers whether they are zeros now. If not, they stay what they were,
-    /// and nothing else is reported.
+    /// Reports free frames that are dirty, of blocks of `least` or more, until `most` are reported or there are no
+    /// more; answers how many were. A huge frame that is free as a whole is reported as a whole if any of its frames is
+    /// dirty, since its owner may have put a huge page behind it; clean ones are not counted. `reporter` is called with
+    /// each run of them, from the highest down, with no lock and no pin held; while it is, the frames are nobody's. It
+    /// answers whether they are zeros now. If not, they stay what they were, and nothing else is reported.
     ///
     /// # Safety
     /// Whoever touches frames next of which `reporter` says that they are zeros finds zeros. It does not unwind.
@@ -40,9 +40,9 @@ impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
         unsafe { self.report_units(Order::ZERO, least, most, reporter) }
     }
 
-    /// As [`report`](Self::report), in runs of whole *units* of 2^`unit` frames: for an owner who takes no less, as where
-    /// the pages behind frames are larger than these. A unit with a dirty frame is reported with its clean ones, if all of
-    /// it is free.
+    /// As [`report`](Self::report), in runs of whole *units* of 2^`unit` frames: for an owner who takes no less, as
+    /// where the pages behind frames are larger than these. A unit with a dirty frame is reported with its clean ones,
+    /// if all of it is free.
     ///
     /// # Safety
     /// As [`report`](Self::report).

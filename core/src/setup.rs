@@ -196,10 +196,11 @@ impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
         }
     }
 
-    /// Takes a range out of service. What is free goes at once and is not lent again; what is lent goes when it is freed.
+    /// Takes a range out of service. What is free goes at once and is not lent again; what is lent goes when it is
+    /// freed.
     ///
-    /// Call it again until it succeeds; [`online`](Self::online) gives up and brings everything back. Reserved frames of
-    /// the range stay reserved.
+    /// Call it again until it succeeds; [`online`](Self::online) gives up and brings everything back. Reserved frames
+    /// of the range stay reserved.
     ///
     /// # Errors
     /// [`SetupError::StillLent`] with how many frames are left, [`SetupError::Busy`] if another range of the same arena
@@ -289,9 +290,9 @@ impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
 }
 
 impl<P: Platform, C: Config> Frames<'static, P, C> {
-    /// Lays the calling CPU's pool on its desk, where the [`Platform`] has desks: from now on the fast path needs no look
-    /// at the CPU's number. To be called once on each CPU, for the instance that is to be fastest there; others work as
-    /// before. `false` if the instance has no pool for this CPU, or this context has interrupted the allocator.
+    /// Lays the calling CPU's pool on its desk, where the [`Platform`] has desks: from now on the fast path needs no
+    /// look at the CPU's number. To be called once on each CPU, for the instance that is to be fastest there; others
+    /// work as before. `false` if the instance has no pool for this CPU, or this context has interrupted the allocator.
     pub fn settle(&'static self) -> bool {
         P::pin().is_some_and(|pinned| self.pools.settle::<{ Desk::FRAMES }, P>(&pinned))
     }

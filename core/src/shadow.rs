@@ -13,8 +13,8 @@
 //! one load and one comparison answer whether an object of this class starts here and is lent, with no look at a slab;
 //! the rows start at zero and cost memory only where objects are.
 //!
-//! The byte of an object that is a *sample* is another one, so that whoever frees it by its class's byte finds it wrong and
-//! looks twice.
+//! The byte of an object that is a *sample* is another one, so that whoever frees it by its class's byte finds it wrong
+//! and looks twice.
 //!
 //! For spans whose metadata is backed lazily: the rows are a quarter of the span long. Elsewhere the marks stand in the
 //! slabs' descriptors (`Slab::mark`), which takes three loads more.
@@ -143,8 +143,8 @@ impl<'m> Shadow<'m> {
         true
     }
 
-    /// As [`take_back`](Self::take_back), by an exchange: of several at the same moment one succeeds. Of a sample, if so
-    /// told. For anybody.
+    /// As [`take_back`](Self::take_back), by an exchange: of several at the same moment one succeeds. Of a sample, if
+    /// so told. For anybody.
     pub(crate) fn take_back_once(&self, class: SizeClass, offset: usize, sample: bool) -> bool {
         let found = byte_of(self.row(class), class, offset, sample);
         found.is_some_and(|(byte, lent)| byte.compare_exchange(lent, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok())
@@ -153,15 +153,15 @@ impl<'m> Shadow<'m> {
 
 /// The byte in the class's row of an object at `offset` from the span's start, and what it is while the object is lent.
 ///
-/// Starts of the class are multiples of an eighth of its octave's bytes, so eight places share a byte. An offset that is
-/// none of these has its low bits rotated to the top: no row is that long, nor does one reach to an address outside of
-/// the span.
+/// Starts of the class are multiples of an eighth of its octave's bytes, so eight places share a byte. An offset that
+/// is none of these has its low bits rotated to the top: no row is that long, nor does one reach to an address outside
+/// of the span.
 #[inline(always)]
 fn byte(row: &[AtomicU8], class: SizeClass, offset: usize) -> Option<(&AtomicU8, u8)> {
     let place = offset.rotate_right(class.octave() as u32);
     let byte = row.get(place / PARTS)?;
-    // Never 0, and different for each start in the byte's stretch and each class of the octave: of all classes with the same
-    // place, whatever the bits above the start's are, since there are no more than half of what they tell apart.
+    // Never 0, and different for each start in the byte's stretch and each class of the octave: of all classes with the
+    // same place, whatever the bits above the start's are, since there are no more than half of what they tell apart.
     Some((byte, (place as u32).wrapping_add(class.number() * PARTS as u32) as u8 | PLAIN))
 }
 

@@ -42,7 +42,8 @@ const _: () = {
         if let Some(class) = SizeClass::new(index) {
             let size = class.bytes();
             assert!(below < size && size % 8 == 0, "ascending multiples of 8");
-            // The smallest request of a class wastes less than 1 in 9 (of four steps, 1 in 5) of its slot, or less than 8 bytes.
+            // The smallest request of a class wastes less than 1 in 9 (of four steps, 1 in 5) of its slot, or less than
+            // 8 bytes.
             assert!(size - (below + 1) < 8 || (size - (below + 1)) * (1 + (1 << STEPS_LOG2)) < size, "little waste");
             // Both ends of its range find the class.
             let ends = [SizeClass::of_double(2 * below), SizeClass::of_double(2 * (size - 1))];
@@ -69,17 +70,17 @@ impl SizeClass {
     /// A constant where the layout is one.
     #[inline(always)]
     pub const fn of(layout: Layout) -> Option<Self> {
-        // Twice the last byte of the size rounded up to its alignment. No size at all wraps around and is too large, and none
-        // is so large that its double wraps around.
+        // Twice the last byte of the size rounded up to its alignment. No size at all wraps around and is too large,
+        // and none is so large that its double wraps around.
         let last = layout.size().wrapping_sub(1).wrapping_mul(2) | ((layout.align() - 1) * 2);
         if last < 2 * Self::MAX_BYTES { Some(Self::of_double(last)) } else { None }
     }
 
     /// The class of a size from 1 to [`MAX_BYTES`](Self::MAX_BYTES), given as twice the offset of its last byte.
     ///
-    /// The last byte of a multiple of 8. The bits below its leading one number the step before; it is doubled since 7 has too
-    /// few. A float has both side by side, and the conversion is half of what looking for the leading bit costs on many x86
-    /// CPUs, where it is to be had: in a kernel it mostly is not.
+    /// The last byte of a multiple of 8. The bits below its leading one number the step before; it is doubled since 7
+    /// has too few. A float has both side by side, and the conversion is half of what looking for the leading bit costs
+    /// on many x86 CPUs, where it is to be had: in a kernel it mostly is not.
     #[inline(always)]
     const fn of_double(last: usize) -> Self {
         const FIRST: u32 = (4 << STEPS_LOG2) - 1;
@@ -95,8 +96,8 @@ impl SizeClass {
         Self((log2 << STEPS_LOG2) + step - FIRST)
     }
 
-    /// The class of a size alone, at a multiple of 16 as the C ABI has it; `None` if it is too large. No size at all is served as
-    /// one byte.
+    /// The class of a size alone, at a multiple of 16 as the C ABI has it; `None` if it is too large. No size at all is
+    /// served as one byte.
     ///
     /// By a table: shorter for sizes that are not known before the program runs.
     #[inline(always)]
@@ -113,8 +114,8 @@ impl SizeClass {
         if index <= LAST as usize && class.bytes().is_multiple_of(8) { Some(class) } else { None }
     }
 
-    /// The class whose number somebody has kept; `None` for what is beyond all of them, as a mark for none is. The number of
-    /// a class in a gap is never kept.
+    /// The class whose number somebody has kept; `None` for what is beyond all of them, as a mark for none is. The
+    /// number of a class in a gap is never kept.
     #[inline(always)]
     pub(crate) const fn kept(number: u32) -> Option<Self> {
         if number <= LAST { Some(Self(number)) } else { None }

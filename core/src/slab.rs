@@ -10,11 +10,12 @@
 //!                                  └────────────────────────────────┘
 //! ```
 //!
-//! A slot is *out* from when a cache takes it for some pool until it comes back to its bit; `used` counts these. Any CPU
-//! gives slots back without a lock: it sets their bits, then takes them off `used`. By that second step it learns whether
-//! the slab has just ceased to be full, or has become empty. If so it marks the slab as queued in the same exchange and
-//! puts it into its cache's queue; if not, that exchange is its last access. A cache takes slots and makes decisions under
-//! its lock, and releases a slab only when nothing is used and nobody has it queued: then nobody has it at all.
+//! A slot is *out* from when a cache takes it for some pool until it comes back to its bit; `used` counts these. Any
+//! CPU gives slots back without a lock: it sets their bits, then takes them off `used`. By that second step it learns
+//! whether the slab has just ceased to be full, or has become empty. If so it marks the slab as queued in the same
+//! exchange and puts it into its cache's queue; if not, that exchange is its last access. A cache takes slots and makes
+//! decisions under its lock, and releases a slab only when nothing is used and nobody has it queued: then nobody has it
+//! at all.
 //!
 //! Descriptors are never given back. One may serve another slab later, so a late look through a stale address finds a
 //! descriptor, though perhaps of something else; what it was found by is compared again.
@@ -359,7 +360,8 @@ impl<'m> Slab<'m> {
             if want == 0 {
                 continue;
             }
-            // Acquire: pairs with the Release of `put`; the last owner of a slot is done with it before the next begins.
+            // Acquire: pairs with the Release of `put`; the last owner of a slot is done with it before the next
+            // begins.
             let order = if mutant("refill_relaxed") { Ordering::Relaxed } else { Ordering::Acquire };
             if mutant("refill_plain") {
                 bits.store(free & !want, Ordering::Relaxed);
@@ -422,8 +424,8 @@ impl<'m> Slab<'m> {
             let turns = (was_full && after < slots) || after == 0 && !mutant("empty_unseen");
             let queue = turns && state & QUEUED == 0;
             let next = after | (state & QUEUED) | if queue { QUEUED } else { 0 };
-            // Release: pairs with the Acquire of `is_idle` under the cache's lock. What this CPU did to the slab is done
-            // before it is released.
+            // Release: pairs with the Acquire of `is_idle` under the cache's lock. What this CPU did to the slab is
+            // done before it is released.
             let order = if mutant("retire_relaxed") { Ordering::Relaxed } else { Ordering::Release };
             match self.state.compare_exchange_weak(state, next, order, Ordering::Relaxed) {
                 Ok(_) => return queue,

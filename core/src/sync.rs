@@ -47,8 +47,8 @@ macro_rules! const_fn {
 }
 pub(crate) use const_fn;
 
-/// Whether the run of a model, or one under shuttle, has asked for the fault of this name; `false`, and gone, everywhere
-/// else.
+/// Whether the run of a model, or one under shuttle, has asked for the fault of this name; `false`, and gone,
+/// everywhere else.
 ///
 /// A model that passes with its faults switched on proves nothing, so each model runs once for each of its faults and
 /// must fail every time.
@@ -73,7 +73,8 @@ pub(crate) fn relax() {
     core::hint::spin_loop();
 }
 
-/// Stands between two accesses that are `SeqCst`: loom knows that order of fences alone, and takes such accesses for less.
+/// Stands between two accesses that are `SeqCst`: loom knows that order of fences alone, and takes such accesses for
+/// less.
 #[inline(always)]
 pub(crate) fn fence_in_models() {
     #[cfg(loom)]
@@ -291,8 +292,8 @@ type PublishPtr<T> = AtomicPtr<T>;
 
 /// A place for one reference that is set once, or exchanged for another under somebody's lock, and read by anyone.
 ///
-/// The store is Release and the load is Acquire, so what stands behind the reference is seen whole. Outside loom's view:
-/// it belongs to setting up memory, and a model sets up before its threads start.
+/// The store is Release and the load is Acquire, so what stands behind the reference is seen whole. Outside loom's
+/// view: it belongs to setting up memory, and a model sets up before its threads start.
 pub(crate) struct Publish<'m, T> {
     place: PublishPtr<T>,
     lives: Invariant<'m, T>,
@@ -347,16 +348,16 @@ impl<'m, T> PublishSlice<'m, T> {
     pub(crate) fn slice(&self) -> &'m [T] {
         let len = self.len.load(core::sync::atomic::Ordering::Acquire);
         let first = self.first.load(core::sync::atomic::Ordering::Relaxed);
-        // SAFETY: it is what `empty` or `set` stored, a dangling or a real element. Said because the compiler would test
-        // the address of each element for null otherwise.
+        // SAFETY: it is what `empty` or `set` stored, a dangling or a real element. Said because the compiler would
+        // test the address of each element for null otherwise.
         unsafe { core::hint::assert_unchecked(!first.is_null()) };
         // SAFETY: a length other than 0 was stored after the place, both taken from one `&'m [T]` in the only `set`
         // there is, with a pointer that reaches the whole slice; before that the length is 0 and the place dangles.
         unsafe { core::slice::from_raw_parts(first, len) }
     }
 
-    /// The same, for who got here through something that was published after it: a pool of the instance, or an address of
-    /// an object. Plain loads, which compilers fold into what is done with them.
+    /// The same, for who got here through something that was published after it: a pool of the instance, or an address
+    /// of an object. Plain loads, which compilers fold into what is done with them.
     #[inline(always)]
     pub(crate) fn settled(&self) -> &'m [T] {
         // SAFETY: nobody writes it any more.
@@ -370,8 +371,8 @@ impl<'m, T> PublishSlice<'m, T> {
     }
 }
 
-/// As many slices, each of which is published once: places beside places and lengths beside lengths, so that an index finds
-/// either without being multiplied.
+/// As many slices, each of which is published once: places beside places and lengths beside lengths, so that an index
+/// finds either without being multiplied.
 #[repr(C)]
 pub(crate) struct PublishSlices<'m, T, const COUNT: usize> {
     first: [core::sync::atomic::AtomicPtr<T>; COUNT],
@@ -523,8 +524,8 @@ impl<'m, T> PerCpu<'m, T> {
         T: HeadFirst,
     {
         const { assert!(WHICH == T::DESK) };
-        // Not to claim is as good where nothing interrupts, which whoever initialised the instance has promised. And to look
-        // first is as good where what interrupts leaves the same pool on the desk.
+        // Not to claim is as good where nothing interrupts, which whoever initialised the instance has promised. And to
+        // look first is as good where what interrupts leaves the same pool on the desk.
         let claims = C::INTERRUPTIBLE && !P::DESKS_STAY;
         let look = if claims { Pinned::take_desk::<WHICH> } else { Pinned::look_at_desk::<WHICH> };
         let (desk, mut pinned) = look();

@@ -1,4 +1,5 @@
-//! Memory on several nodes: a table that all threads read lies on all of them in turn, what one thread works on beside it.
+//! Memory on several nodes: a table that all threads read lies on all of them in turn, what one thread works on beside
+//! it.
 //!
 //! `cargo run --release -p pagemill-hosted --example interleave`
 #![allow(unsafe_code, reason = "objects of a heap are freed by hand")]

@@ -1,4 +1,5 @@
-//! A program on pagemill's heap: threads build collections and drop one another's, and the heap shows what it is made of.
+//! A program on pagemill's heap: threads build collections and drop one another's, and the heap shows what it is made
+//! of.
 //!
 //! ```text
 //! cargo run --release -p pagemill-hosted --example objects

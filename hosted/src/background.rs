@@ -1,6 +1,7 @@
 //! A thread that gives memory back when nobody else comes by: for programs that sleep after a burst.
 //!
-//! It is started by the thread library itself: whoever starts it may be the allocator, and the first to allocate at all.
+//! It is started by the thread library itself: whoever starts it may be the allocator, and the first to allocate at
+//! all.
 #![allow(unsafe_code, reason = "calls of the thread library, and a sleep that can be ended")]
 
 use std::ffi::c_void;
@@ -35,8 +36,8 @@ impl Background {
     /// Says how often it should look: not at all if the period is zero. A thread that is there already follows at once.
     pub(crate) fn want(&'static self, period: Duration) {
         let ms = if period.is_zero() { 0 } else { u32::try_from(period.as_millis()).unwrap_or(u32::MAX).max(1) };
-        // SeqCst, as wherever both words are looked at: either the thread that ends sees that it is wanted, or who wants it
-        // sees that it has ended.
+        // SeqCst, as wherever both words are looked at: either the thread that ends sees that it is wanted, or who
+        // wants it sees that it has ended.
         self.period_ms.store(ms, Ordering::SeqCst);
         let operation = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
         keeping_errno(|| {
@@ -55,8 +56,8 @@ impl Background {
         self.runs.store(false, Ordering::Relaxed);
     }
 
-    /// As [`start`](Self::start), in the middle of other people's code; if the system has no thread for it, nobody wants it
-    /// any more.
+    /// As [`start`](Self::start), in the middle of other people's code; if the system has no thread for it, nobody
+    /// wants it any more.
     pub(crate) fn start_by_the_way(&'static self) {
         if keeping_errno(|| self.start()).is_err() {
             self.period_ms.store(0, Ordering::Relaxed);

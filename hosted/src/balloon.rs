@@ -1,4 +1,5 @@
-//! A hard limit on memory: what the process has and shall not use is taken out of the heap, in as few pieces as it lies in.
+//! A hard limit on memory: what the process has and shall not use is taken out of the heap, in as few pieces as it lies
+//! in.
 //!
 //! Nothing else needs to know of a limit: a request that finds no frames has its limit found, whichever way it came.
 
@@ -48,8 +49,9 @@ impl Balloon {
         self.frames * PAGE
     }
 
-    /// Takes free frames out of the first `memory` until there are `wanted`, and gives what is behind them in `reservation`
-    /// back to the system; `false` if there are too few, or in too many pieces. From the end, so that what is left lies together.
+    /// Takes free frames out of the first `memory` until there are `wanted`, and gives what is behind them in
+    /// `reservation` back to the system; `false` if there are too few, or in too many pieces. From the end, so that
+    /// what is left lies together.
     pub(crate) fn grow<C: Config>(
         &mut self,
         frames: &Frames<'static, Hosted, C>,

@@ -1,7 +1,7 @@
 //! The same for C: options, accounts and numbers by name, as [`pagemill.h`] declares them.
 //!
-//! Functions for a C library or a program to export; [`export_c!`](crate::export_c) does it for all of them. None allocates
-//! but who writes a profile or starts a thread, and none changes `errno`: each answers 0 or an error number.
+//! Functions for a C library or a program to export; [`export_c!`](crate::export_c) does it for all of them. None
+//! allocates but who writes a profile or starts a thread, and none changes `errno`: each answers 0 or an error number.
 //!
 //! [`pagemill.h`]: https://github.com/pagemill/pagemill/blob/main/hosted/include/pagemill.h
 #![allow(unsafe_code, reason = "strings and numbers of C programs")]
@@ -71,8 +71,8 @@ pub unsafe fn get(name: *const c_char, value: *mut c_char, bytes: usize) -> c_in
     }
 }
 
-/// Changes an option: 0, `ENOENT` if there is no such option, `EINVAL` if the value is none for it, `EPERM` if it is read
-/// once, `EBUSY` if more is in use than a limit, or what the system says.
+/// Changes an option: 0, `ENOENT` if there is no such option, `EINVAL` if the value is none for it, `EPERM` if it is
+/// read once, `EBUSY` if more is in use than a limit, or what the system says.
 ///
 /// # Safety
 /// Two strings that end with 0; each may be null.
@@ -85,8 +85,8 @@ pub unsafe fn set(name: *const c_char, value: *const c_char) -> c_int {
     keeping_errno(|| answer(options().set(name, value)))
 }
 
-/// Writes the account of every heap to a file descriptor, as text (0) or JSON (1): 0, `EINVAL` for another format, `EIO` if
-/// the file does not take it.
+/// Writes the account of every heap to a file descriptor, as text (0) or JSON (1): 0, `EINVAL` for another format,
+/// `EIO` if the file does not take it.
 pub fn report(file: c_int, format: c_int) -> c_int {
     let format = match format {
         0 => Format::Text,
@@ -97,7 +97,8 @@ pub fn report(file: c_int, format: c_int) -> c_int {
     if write_report(&mut to, format).is_ok() && to.flush() { 0 } else { libc::EIO }
 }
 
-/// A number of the account, summed over all heaps: 0, or `ENOENT` if there is none of this name or the system does not tell.
+/// A number of the account, summed over all heaps: 0, or `ENOENT` if there is none of this name or the system does not
+/// tell.
 ///
 /// # Safety
 /// A string that ends with 0, and a place for the number; each may be null.
@@ -118,8 +119,8 @@ pub fn trim() -> usize {
     ctl::trim()
 }
 
-/// Writes a heap profile to a file of this path; with null, to one whose path begins with `prof_prefix`. 0, `ENOSYS` without
-/// the feature `profile`, or what the system says.
+/// Writes a heap profile to a file of this path; with null, to one whose path begins with `prof_prefix`. 0, `ENOSYS`
+/// without the feature `profile`, or what the system says.
 ///
 /// # Safety
 /// Null, or a string that ends with 0.

@@ -55,8 +55,8 @@ pub(crate) fn all() -> impl Iterator<Item = &'static dyn Control> {
     members::all().filter_map(|instance| instance.control())
 }
 
-/// Gives everything back to the system that is idle in any heap of the process, as [`Pagemill::trim`](crate::Pagemill::trim)
-/// does for one. Answers how many bytes there were pages behind.
+/// Gives everything back to the system that is idle in any heap of the process, as
+/// [`Pagemill::trim`](crate::Pagemill::trim) does for one. Answers how many bytes there were pages behind.
 pub fn trim() -> usize {
     all().map(|heap| heap.trim()).sum()
 }

@@ -1,7 +1,7 @@
 //! What happens before `main` and after it, in whatever way the process ends that it is told of.
 //!
-//! By the lists of functions that the linker puts together, not by `atexit`: whoever registers something there may be the
-//! first to allocate, when the C library is not ready for it.
+//! By the lists of functions that the linker puts together, not by `atexit`: whoever registers something there may be
+//! the first to allocate, when the C library is not ready for it.
 #![allow(unsafe_code, reason = "places in a program that the linker knows")]
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +13,8 @@ use crate::{ctl, report};
 /// Whether the C library is there.
 static READY: AtomicBool = AtomicBool::new(false);
 
-/// Whether the C library can start threads: the program's own functions before `main` have had their turn, or have it now.
+/// Whether the C library can start threads: the program's own functions before `main` have had their turn, or have it
+/// now.
 pub(crate) fn is_ready() -> bool {
     READY.load(Ordering::Relaxed)
 }
@@ -39,9 +40,9 @@ extern "C" fn begin() {
     profile::at_start();
 }
 
-/// Keeps a plug-in that this is part of from being unloaded. The C library knows addresses in it: of what threads call at
-/// their end, of handlers and of a thread in the background; and its objects may be anybody's. The archive and the library of
-/// `malloc` are no plug-ins, and other C libraries unload nothing.
+/// Keeps a plug-in that this is part of from being unloaded. The C library knows addresses in it: of what threads call
+/// at their end, of handlers and of a thread in the background; and its objects may be anybody's. The archive and the
+/// library of `malloc` are no plug-ins, and other C libraries unload nothing.
 fn stay() {
     #[cfg(all(target_env = "gnu", not(target_feature = "crt-static"), not(feature = "initial-exec"), not(miri)))]
     {

@@ -8,8 +8,8 @@ use pagemill::{Checked, Config, Fast, Hardened};
 
 use crate::level::WithHandlers;
 
-/// A global allocator that forwards every request to [`System`]: on this target, and under Miri, there is no heap of the
-/// process. Nothing is checked, and what is about that heap is missing.
+/// A global allocator that forwards every request to [`System`]: on this target, and under Miri, there is no heap of
+/// the process. Nothing is checked, and what is about that heap is missing.
 pub struct Pagemill<L: Level = Checked> {
     level: PhantomData<L>,
 }

@@ -1,7 +1,7 @@
 //! Word that a thread ends: a key of its own with a destructor.
 //!
-//! Not a `thread_local!` with `Drop`, whose list of destructors is itself allocated, and is worked off first: destructors
-//! of keys come after those of all thread-locals, which therefore still find their thread's pools.
+//! Not a `thread_local!` with `Drop`, whose list of destructors is itself allocated, and is worked off first:
+//! destructors of keys come after those of all thread-locals, which therefore still find their thread's pools.
 #![allow(unsafe_code, reason = "calls of the thread library")]
 
 use std::ffi::c_void;
@@ -14,7 +14,8 @@ use crate::tls;
 /// The key plus one, 0 before there is one.
 static KEY: AtomicU32 = AtomicU32::new(0);
 
-/// Promises that [`tls::end`] is called when the calling thread ends; `false` if the system has no room for the promise.
+/// Promises that [`tls::end`] is called when the calling thread ends; `false` if the system has no room for the
+/// promise.
 pub(crate) fn announce() -> bool {
     keeping_errno(|| {
         let Some(key) = key() else { return false };

@@ -1,18 +1,18 @@
 //! Memory that a process has and does not use: how much of it there may be, and how what is more goes back.
 //!
-//! Free frames that somebody has had are *dirty*: there are pages behind them. There may be as many as a share of what is
-//! in use, an eighth unless `dirty_share` says otherwise, or [`LEAST_BYTES`]; that is looked at whenever frames of a slab or a large block become free, so a process that
-//! frees and then sleeps has given back by then. Huge frames that are free as a whole go first: they are cheap to give and
-//! to get back, and are not split.
+//! Free frames that somebody has had are *dirty*: there are pages behind them. There may be as many as a share of what
+//! is in use, an eighth unless `dirty_share` says otherwise, or [`LEAST_BYTES`]; that is looked at whenever frames of a
+//! slab or a large block become free, so a process that frees and then sleeps has given back by then. Huge frames that
+//! are free as a whole go first: they are cheap to give and to get back, and are not split.
 //!
-//! Each page that is used again costs a fault, so sustained giving back is held to [`TOKENS_PER_MS`] by a bucket of tokens,
-//! which is full at first, and what was given back and is soon wanted again costs [`REGRET`] times as much. So a process that
-//! frees once what it will not need has given it back at once; one that goes up and down keeps more, and what is left goes
-//! at the next occasion.
+//! Each page that is used again costs a fault, so sustained giving back is held to [`TOKENS_PER_MS`] by a bucket of
+//! tokens, which is full at first, and what was given back and is soon wanted again costs [`REGRET`] times as much. So
+//! a process that frees once what it will not need has given it back at once; one that goes up and down keeps more, and
+//! what is left goes at the next occasion.
 //!
-//! No peak is made of what is idle: before more is touched than ever was, kept blocks are taken apart and dirty frames go back.
-//! That is outside of the bucket, and all that ever goes back so is about as much as the peak: where it comes and goes, and clean frames
-//! are lent rather than dirty ones, it would go on for ever.
+//! No peak is made of what is idle: before more is touched than ever was, kept blocks are taken apart and dirty frames
+//! go back. That is outside of the bucket, and all that ever goes back so is about as much as the peak: where it comes
+//! and goes, and clean frames are lent rather than dirty ones, it would go on for ever.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
@@ -32,16 +32,16 @@ const LEAST_IDLE_BYTES: usize = 1 << 20;
 const LOOK_BYTES: usize = 256 << 10;
 /// Who lets more be dirty than is usual wants it at a peak, too.
 const USUAL_PER_MILLE: usize = 125;
-/// Bytes that may be given back for each millisecond that goes by: a page that comes and goes takes about 1.4 us, so this
-/// is some 3 % of one core.
+/// Bytes that may be given back for each millisecond that goes by: a page that comes and goes takes about 1.4 us, so
+/// this is some 3 % of one core.
 const TOKENS_PER_MS: i64 = 100_000;
 /// The most that may be saved up, and the most that may be owed.
 const MOST_TOKENS: i64 = 1 << 30;
 /// Tokens that each byte costs that is in use again before so many milliseconds are over.
 const REGRET: i64 = 32;
 const SOON_MS: i64 = 2000;
-/// The blocks that are given back: huge frames first, then what is next best. Smaller ones than the last are used again soon,
-/// and each costs a call.
+/// The blocks that are given back: huge frames first, then what is next best. Smaller ones than the last are used again
+/// soon, and each costs a call.
 const ORDERS: [u32; 3] = [9, 6, 3];
 
 /// What is known of the excess of one heap.
@@ -94,8 +94,8 @@ impl Excess {
         self.forbidden.load(Ordering::Relaxed)
     }
 
-    /// Keeps everybody from giving back while the process is copied, so that the copy misses nothing. For a moment only: who
-    /// is at it may be what this has interrupted.
+    /// Keeps everybody from giving back while the process is copied, so that the copy misses nothing. For a moment
+    /// only: who is at it may be what this has interrupted.
     pub(crate) fn before_fork(&self) {
         let seized = self.seize();
         self.seized.store(seized, Ordering::Relaxed);
@@ -124,8 +124,8 @@ impl Excess {
         self.given_back.load(Ordering::Relaxed)
     }
 
-    /// Gives back what is more than there may be of `memory` bytes that the heap has, as far as there are tokens. Nothing is
-    /// held by the caller.
+    /// Gives back what is more than there may be of `memory` bytes that the heap has, as far as there are tokens.
+    /// Nothing is held by the caller.
     #[inline]
     pub(crate) fn relieve<C: Config>(
         &self,
@@ -168,7 +168,8 @@ impl Excess {
         excess: usize,
         memory: usize,
     ) -> bool {
-        // Who finds it taken leaves it to the one who has it. Acquire and Release: the tokens are counted by one at a time.
+        // Who finds it taken leaves it to the one who has it. Acquire and Release: the tokens are counted by one at a
+        // time.
         if excess == 0 || self.busy.swap(true, Ordering::Acquire) {
             return false;
         }
@@ -186,14 +187,14 @@ impl Excess {
             self.recent.store(self.recent.load(Ordering::Relaxed) + given, Ordering::Relaxed);
             self.touched.store(Self::touched(frames, memory), Ordering::Relaxed);
         }
-        // By an exchange, so that the next look at the excess comes after it: it sees what those had freed who found this
-        // taken, or they find it free.
+        // By an exchange, so that the next look at the excess comes after it: it sees what those had freed who found
+        // this taken, or they find it free.
         self.busy.swap(false, Ordering::AcqRel);
         given != 0
     }
 
-    /// Frames are lent, and perhaps more is touched than ever was: then what is idle goes instead. `kept` tells how many bytes of
-    /// lent blocks nobody has, and `take_apart` makes them dirty. Nothing is held by the caller.
+    /// Frames are lent, and perhaps more is touched than ever was: then what is idle goes instead. `kept` tells how
+    /// many bytes of lent blocks nobody has, and `take_apart` makes them dirty. Nothing is held by the caller.
     #[inline]
     pub(crate) fn rise<C: Config>(
         &self,
@@ -280,7 +281,8 @@ impl Excess {
             refused |= !taken;
             taken
         };
-        // SAFETY: frame n is the page n pages after the reservation's start, and what the system has taken reads as zeros.
+        // SAFETY: frame n is the page n pages after the reservation's start, and what the system has taken reads as
+        // zeros.
         let reported = unsafe { frames.report_units(unit, least, FrameCount::new(most), reporter) };
         if refused {
             self.not_before_ms.store(now_ms() + 1000, Ordering::Relaxed);

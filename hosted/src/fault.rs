@@ -16,8 +16,9 @@ pub(crate) fn on_bad_free(hook: fn(BadFree)) {
     HOOK.store(hook as *mut (), Ordering::Release);
 }
 
-/// A free was refused: says so and ends the process, or does what [`Pagemill::on_bad_free`](crate::Pagemill::on_bad_free) was
-/// told. For the C library, which knows of more that is wrong. Allocates nothing.
+/// A free was refused: says so and ends the process, or does what
+/// [`Pagemill::on_bad_free`](crate::Pagemill::on_bad_free) was told. For the C library, which knows of more that is
+/// wrong. Allocates nothing.
 #[doc(hidden)]
 pub fn refused(fault: BadFree) {
     let hook = HOOK.load(Ordering::Acquire);

@@ -1,8 +1,8 @@
 //! `fork`: the child has one thread, and every lock as it was.
 //!
 //! So the thread that forks takes all locks before, and gives them back on both sides. Its handlers are registered with
-//! the first request of the process, mostly before anybody else's: then they are the last to run before the fork and the
-//! first after it, and the handlers of others may allocate.
+//! the first request of the process, mostly before anybody else's: then they are the last to run before the fork and
+//! the first after it, and the handlers of others may allocate.
 #![allow(unsafe_code, reason = "calls of the thread library")]
 
 use std::sync::atomic::{AtomicBool, Ordering};

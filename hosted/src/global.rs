@@ -31,19 +31,20 @@ use crate::tls::Hosted;
 /// assert_eq!(std::thread::spawn(move || squares[31]).join().unwrap(), 961);
 /// ```
 ///
-/// `L` is the level of checking: [`Checked`], the default, [`Fast`] or [`Hardened`], or one of them [`WithHandlers`]. Each
-/// has one heap in the process, however many values of this type there are.
+/// `L` is the level of checking: [`Checked`], the default, [`Fast`] or [`Hardened`], or one of them [`WithHandlers`].
+/// Each has one heap in the process, however many values of this type there are.
 ///
 /// * **Threads** keep objects at hand: most requests are a few plain instructions. What a thread has goes back when it
 ///   ends. Beyond 4096 threads, or fewer where address space is limited, the others share what is behind.
 /// * **First use** may be before `main`, and last use after it. Destructors of thread-locals may allocate.
 /// * **A plug-in** with a heap of its own stays loaded once it was: threads that have used it call it at their end.
-/// * **Signal handlers** may allocate and free at the level [`WithHandlers`]. One that interrupted the allocator may get
-///   null; its frees are kept. At other levels they must not, as with most allocators.
-/// * **A wrong free** writes a line to the error output and aborts, or calls [`on_bad_free`](Self::on_bad_free)'s function.
-/// * **At [`Hardened`]** the pages beside large blocks cannot be touched: who does gets a `SIGSEGV`. There are at most as
-///   many as a quarter of the mappings that the system allows the process (`vm.max_map_count`); others are filled, and
-///   looked at when the block is freed. Its secret comes from `getrandom`.
+/// * **Signal handlers** may allocate and free at the level [`WithHandlers`]. One that interrupted the allocator may
+///   get null; its frees are kept. At other levels they must not, as with most allocators.
+/// * **A wrong free** writes a line to the error output and aborts, or calls [`on_bad_free`](Self::on_bad_free)'s
+///   function.
+/// * **At [`Hardened`]** the pages beside large blocks cannot be touched: who does gets a `SIGSEGV`. There are at most
+///   as many as a quarter of the mappings that the system allows the process (`vm.max_map_count`); others are filled,
+///   and looked at when the block is freed. Its secret comes from `getrandom`.
 /// * **Memory** is asked from the system by `mmap`, within what the process may have. When there is none left, requests
 ///   get null.
 ///
@@ -168,16 +169,16 @@ impl<L: Level> Pagemill<L> {
         L::heap()
     }
 
-    /// Gives everything back to the system that is idle: what this thread keeps, what lies between threads, empty slabs,
-    /// kept blocks, and the pages behind all free memory. Answers how many bytes there were pages behind. What other
-    /// threads keep follows when they next need more.
+    /// Gives everything back to the system that is idle: what this thread keeps, what lies between threads, empty
+    /// slabs, kept blocks, and the pages behind all free memory. Answers how many bytes there were pages behind. What
+    /// other threads keep follows when they next need more.
     pub fn trim(&self) -> usize {
         L::process().trim()
     }
 
     /// Sets the most memory that there may be for objects, in bytes; `usize::MAX` lifts the limit. What of it is in use
-    /// stays, what is free beyond the limit is gone at once. A request that finds no memory below it gets null, as if the
-    /// machine had no more. The heap's own metadata comes on top.
+    /// stays, what is free beyond the limit is gone at once. A request that finds no memory below it gets null, as if
+    /// the machine had no more. The heap's own metadata comes on top.
     ///
     /// # Errors
     /// If more is in use, after all that is idle was given back; then nothing has changed.
@@ -201,8 +202,8 @@ impl<L: Level> Pagemill<L> {
         L::process().own_stats()
     }
 
-    /// Writes the account of this heap as [`write_report`](crate::write_report) does that of all; nothing if it has never
-    /// been used.
+    /// Writes the account of this heap as [`write_report`](crate::write_report) does that of all; nothing if it has
+    /// never been used.
     ///
     /// # Errors
     /// If `to` answers one.
@@ -211,15 +212,15 @@ impl<L: Level> Pagemill<L> {
         report::write_heaps(to, format, own.into_iter())
     }
 
-    /// Gives back to the system what the process should not keep, as far as it may be done now: for an event loop that is
-    /// idle for a moment. It happens by itself when memory is freed, but not beyond 100 MB a second in the long run, nor
-    /// when nobody comes by.
+    /// Gives back to the system what the process should not keep, as far as it may be done now: for an event loop that
+    /// is idle for a moment. It happens by itself when memory is freed, but not beyond 100 MB a second in the long run,
+    /// nor when nobody comes by.
     pub fn tick(&self) {
         L::process().tick();
     }
 
-    /// Has a thread of its own [`tick`](Self::tick) so often, for a program that sleeps after a burst; a period of zero ends
-    /// it. In a copy by `fork` it starts again when that frees memory, but not at levels
+    /// Has a thread of its own [`tick`](Self::tick) so often, for a program that sleeps after a burst; a period of zero
+    /// ends it. In a copy by `fork` it starts again when that frees memory, but not at levels
     /// [`WithHandlers`](crate::WithHandlers).
     ///
     /// # Errors
@@ -228,14 +229,14 @@ impl<L: Level> Pagemill<L> {
         L::process().start_background(period)
     }
 
-    /// Bytes that were given back to the system so far. It happens by itself: free memory with pages behind it is at most
-    /// an eighth of what is in use, or 8 MiB, but for bursts.
+    /// Bytes that were given back to the system so far. It happens by itself: free memory with pages behind it is at
+    /// most an eighth of what is in use, or 8 MiB, but for bursts.
     pub fn given_back_bytes(&self) -> usize {
         L::process().given_back()
     }
 
-    /// Objects that were at hand for other threads when the process became what it is by `fork`: a copy with one thread.
-    /// They are in nobody's hands.
+    /// Objects that were at hand for other threads when the process became what it is by `fork`: a copy with one
+    /// thread. They are in nobody's hands.
     pub fn lost_at_fork(&self) -> usize {
         L::process().lost_at_fork()
     }

@@ -4,10 +4,10 @@
 //!    0 word  4 handlers  8 own  12 forking  16 sitting, supplying, ended, profiling  24 desks: frames, objects  40 homes: the same  56
 //! ```
 //!
-//! A program has them as a `thread_local!`, whose place its linker knows. A shared library's would be found by a call of
-//! `__tls_get_addr`, 2.9 ns a pair, and its first use on a thread might
-//! ask `malloc` for it. So with the feature `initial-exec` it is a symbol set down in assembly, at a distance from the
-//! thread's register that is settled when the library is loaded with the program: two moves, and never an allocation.
+//! A program has them as a `thread_local!`, whose place its linker knows. A shared library's would be found by a call
+//! of `__tls_get_addr`, 2.9 ns a pair, and its first use on a thread might ask `malloc` for it. So with the feature
+//! `initial-exec` it is a symbol set down in assembly, at a distance from the thread's register that is settled when
+//! the library is loaded with the program: two moves, and never an allocation.
 #![allow(unsafe_code, reason = "a symbol set down in assembly")]
 
 #[cfg(not(all(feature = "initial-exec", target_arch = "x86_64")))]

@@ -11,12 +11,12 @@ pub enum HugePages {
     /// `/sys/kernel/mm/transparent_hugepage/enabled`).
     #[default]
     Transparent,
-    /// Explicit ones (`MAP_HUGETLB`) behind the memory that the heap gets from now on, as far as the system has set some
-    /// aside (`vm.nr_hugepages`); transparent ones where it has not. From then on the heap gives no memory back, and moves no blocks by
-    /// page tables; the child of a `fork` that writes needs as many pages again.
+    /// Explicit ones (`MAP_HUGETLB`) behind the memory that the heap gets from now on, as far as the system has set
+    /// some aside (`vm.nr_hugepages`); transparent ones where it has not. From then on the heap gives no memory back,
+    /// and moves no blocks by page tables; the child of a `fork` that writes needs as many pages again.
     Explicit,
-    /// Transparent huge pages from the first byte on: faster where a program soon has more than 16 MiB, and some MiB more where
-    /// it does not.
+    /// Transparent huge pages from the first byte on: faster where a program soon has more than 16 MiB, and some MiB
+    /// more where it does not.
     Always,
 }
 

@@ -4,8 +4,8 @@ use std::marker::PhantomData;
 
 use pagemill::{Checked, Config};
 
-/// A level for programs whose signal handlers allocate or free, which may interrupt the allocator anywhere. It notes for
-/// each request that it is under way, which costs a nanosecond a pair.
+/// A level for programs whose signal handlers allocate or free, which may interrupt the allocator anywhere. It notes
+/// for each request that it is under way, which costs a nanosecond a pair.
 #[derive(Debug)]
 pub struct WithHandlers<L = Checked>(PhantomData<L>);
 

@@ -36,8 +36,8 @@
 //! profile    [unsafe] who has the memory, by samples
 //! ```
 //!
-//! All of it is for Linux. Elsewhere there is only `Pagemill`, which forwards to the system's allocator, as it does under
-//! Miri.
+//! All of it is for Linux. Elsewhere there is only `Pagemill`, which forwards to the system's allocator, as it does
+//! under Miri.
 #![deny(unsafe_code)]
 #![cfg_attr(miri, allow(dead_code, reason = "what stands behind `Pagemill` otherwise"))]
 

@@ -14,8 +14,8 @@ const HELD: u32 = 1;
 ///
 /// They spin for a while, since nobody holds it for long, and then sleep in the kernel, since its holder may be waiting
 /// for a processor. The holder gives it back by a plain store and looks afterwards whether anybody sleeps: between the
-/// two he may miss one who is just lying down. No fence prevents that, which would cost every unlock as much as a second
-/// exchange; whoever sleeps looks again by himself before long.
+/// two he may miss one who is just lying down. No fence prevents that, which would cost every unlock as much as a
+/// second exchange; whoever sleeps looks again by himself before long.
 #[derive(Debug)]
 pub struct HostedLock {
     word: AtomicU32,

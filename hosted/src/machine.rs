@@ -175,15 +175,14 @@ impl<C: Config> Machine<C> {
         &self.topology
     }
 
-    /// Ranges that the system has been told to place on their nodes: all, if the topology is the system's and has several
-    /// nodes, and if the system takes it (`mbind`).
+    /// Ranges that the system has been told to place on their nodes: all, if the topology is the system's and has
+    /// several nodes, and if the system takes it (`mbind`).
     pub fn bound_ranges(&self) -> usize {
         self.bound
     }
 
-    /// A heap over this machine's frames, beside that of the process: for memory on certain nodes, by
-    /// [`Heap::placed`]. It stays for as long as the process lives; more than one share the frames. The child of a `fork` has
-    /// a copy.
+    /// A heap over this machine's frames, beside that of the process: for memory on certain nodes, by [`Heap::placed`].
+    /// It stays for as long as the process lives; more than one share the frames. The child of a `fork` has a copy.
     ///
     /// # Errors
     /// If there is no memory for its metadata.

@@ -105,8 +105,8 @@ impl Member {
 
 /// Makes the pools of this number, which somebody has just taken, usable everywhere; `false` if that cannot be.
 pub(crate) fn prepare(number: u32) -> bool {
-    // Either the number is seen to be taken by who adds an instance, or that instance is seen here: a fence on each side
-    // of both.
+    // Either the number is seen to be taken by who adds an instance, or that instance is seen here: a fence on each
+    // side of both.
     fence(Ordering::SeqCst);
     all().all(|instance| instance.prepare(number))
 }

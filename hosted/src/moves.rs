@@ -4,13 +4,13 @@
 //!   from ──► a place of the kernel's ──► to        from stays mapped, and reads as zeros
 //! ```
 //!
-//! In two steps: the first changes nothing if the kernel refuses it, as it does where the source is not one mapping; the
-//! second moves exactly one.
+//! In two steps: the first changes nothing if the kernel refuses it, as it does where the source is not one mapping;
+//! the second moves exactly one.
 //!
-//! Pages that were moved are a mapping of their own for ever, since the kernel remembers where they were first touched. So
-//! a block that has moved is mapped afresh before its frames serve others, which makes it one with its neighbours again;
-//! and no more than [`MOST_MOVED`] huge frames ever have such pages, which is far below the mappings that a process may
-//! have (`vm.max_map_count`).
+//! Pages that were moved are a mapping of their own for ever, since the kernel remembers where they were first touched.
+//! So a block that has moved is mapped afresh before its frames serve others, which makes it one with its neighbours
+//! again; and no more than [`MOST_MOVED`] huge frames ever have such pages, which is far below the mappings that a
+//! process may have (`vm.max_map_count`).
 #![allow(unsafe_code, reason = "system calls on memory")]
 
 use std::ops::Range;
@@ -85,8 +85,8 @@ impl Moved {
         self.count.load(Ordering::Relaxed) * HUGE_BYTES
     }
 
-    /// Makes pages `offset` bytes after the start like all others, if there are any that have moved there; answers whether
-    /// they are mapped anew, and `None` if there is perhaps no memory there any more.
+    /// Makes pages `offset` bytes after the start like all others, if there are any that have moved there; answers
+    /// whether they are mapped anew, and `None` if there is perhaps no memory there any more.
     ///
     /// # Safety
     /// Whole pages of the reservation, in which nothing is.
@@ -114,8 +114,8 @@ impl Moved {
     }
 }
 
-/// Whether the mapping of a page is one that can be moved: neither locked, which a move would undo, nor of explicit huge
-/// pages. A piece of advice tells, which changes nothing that counts and is refused to just these.
+/// Whether the mapping of a page is one that can be moved: neither locked, which a move would undo, nor of explicit
+/// huge pages. A piece of advice tells, which changes nothing that counts and is refused to just these.
 ///
 /// # Safety
 /// A page of the reservation.
@@ -145,7 +145,8 @@ unsafe fn map_afresh(pages: *mut u8, bytes: usize, fixed: libc::c_int) -> bool {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | fixed;
     // SAFETY: the caller's promise.
     let mapped = keeping_errno(|| unsafe { libc::mmap(pages.cast(), bytes, rights, flags, -1, 0) });
-    // A kernel that does not know the flag takes the place as a wish; `EEXIST` of one that does is memory that is there.
+    // A kernel that does not know the flag takes the place as a wish; `EEXIST` of one that does is memory that is
+    // there.
     mapped == pages.cast()
 }
 

@@ -58,8 +58,8 @@ pub(crate) fn are_there(choice: NumaChoice) -> bool {
     }
 }
 
-/// Has the system take pages that nobody has touched yet from where `choice` says, if it has a choice at all. A system that
-/// does not want to takes them from where it likes.
+/// Has the system take pages that nobody has touched yet from where `choice` says, if it has a choice at all. A system
+/// that does not want to takes them from where it likes.
 pub(crate) fn place(reservation: Reservation, range: Range<usize>, choice: NumaChoice) {
     if choice == NumaChoice::Local {
         return;

@@ -1,5 +1,5 @@
-//! What whoever starts a program wants of its heap: `PAGEMILL_CONF="name:value,name:value"`, read once, and changed at run
-//! time where that can be.
+//! What whoever starts a program wants of its heap: `PAGEMILL_CONF="name:value,name:value"`, read once, and changed at
+//! run time where that can be.
 //!
 //! ```text
 //! parse       values as text, and back
@@ -123,8 +123,8 @@ const READ: u8 = 2;
 
 static OPTIONS: Options = Options::new();
 
-/// The options of the process: what `PAGEMILL_CONF` says, and what was [set](Options::set) since. Each that is not named
-/// has its default; each that is not understood is a line on the error output, once, and has its default too.
+/// The options of the process: what `PAGEMILL_CONF` says, and what was [set](Options::set) since. Each that is not
+/// named has its default; each that is not understood is a line on the error output, once, and has its default too.
 ///
 /// ```
 /// use pagemill_hosted::options;
@@ -164,8 +164,8 @@ impl Options {
         Self { state: AtomicU8::new(UNREAD), values, prefix: [const { AtomicU8::new(0) }; PREFIX_BYTES] }
     }
 
-    /// Everybody who finds them unread reads them, and the first to be done stores them. Nobody waits for whom he may have
-    /// interrupted: the others go on after a while, with what is there.
+    /// Everybody who finds them unread reads them, and the first to be done stores them. Nobody waits for whom he may
+    /// have interrupted: the others go on after a while, with what is there.
     #[cold]
     fn read_environment(&self) {
         environment::with(|text| self.read_first(text));
@@ -217,14 +217,14 @@ impl Options {
         Ok(place)
     }
 
-    /// Changes an option from now on, in every heap of the process: `options().set("dirty_share", "1/4")`. What is read once
-    /// cannot be changed: `reserve`, `numa`, `level`, `prof_prefix` and `prof_signal`.
+    /// Changes an option from now on, in every heap of the process: `options().set("dirty_share", "1/4")`. What is read
+    /// once cannot be changed: `reserve`, `numa`, `level`, `prof_prefix` and `prof_signal`.
     ///
     /// Allocates nothing, but a thread in the background that is started.
     ///
     /// # Errors
-    /// [`OptionError`] if there is no such option, if the value is none for it, if it cannot be changed, if more memory is in
-    /// use than a limit, or if the system has no thread to spare. Then the option has its old value.
+    /// [`OptionError`] if there is no such option, if the value is none for it, if it cannot be changed, if more memory
+    /// is in use than a limit, or if the system has no thread to spare. Then the option has its old value.
     pub fn set(&self, name: &str, value: &str) -> Result<(), OptionError> {
         let (name, value) = (name.as_bytes(), value.as_bytes());
         let place = parse::place(name).ok_or_else(|| OptionError::unknown(name))?;
@@ -343,7 +343,8 @@ impl Options {
         Some(self.get(Name::Reserve)).filter(|&bytes| bytes != 0)
     }
 
-    /// `limit`: the most bytes for objects, as [`Pagemill::set_limit`](crate::Pagemill::set_limit) has it; `None` is no limit.
+    /// `limit`: the most bytes for objects, as [`Pagemill::set_limit`](crate::Pagemill::set_limit) has it; `None` is no
+    /// limit.
     pub fn limit(&self) -> Option<usize> {
         Some(self.get(Name::Limit)).filter(|&bytes| bytes != usize::MAX)
     }
@@ -353,7 +354,8 @@ impl Options {
         parse::numa_of(self.get(Name::Numa))
     }
 
-    /// `level`: how the C library checks. A Rust program names its level by a type, and nothing follows from this there.
+    /// `level`: how the C library checks. A Rust program names its level by a type, and nothing follows from this
+    /// there.
     pub fn level(&self) -> ChosenLevel {
         match self.get(Name::Level) {
             0 => ChosenLevel::Fast,

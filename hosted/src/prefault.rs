@@ -1,8 +1,8 @@
 //! Pages before they are touched: a fault for each of them costs more than one call for many.
 //!
-//! Whenever frames are lent beyond all that were lent before, the pages that follow are asked for together, a *run* of them.
-//! Runs double while the heap grows, and are no more than a part of what is in use: so a small heap gets none, and none gets
-//! much more than it would have touched soon. What was given back and is lent again comes page by page.
+//! Whenever frames are lent beyond all that were lent before, the pages that follow are asked for together, a *run* of
+//! them. Runs double while the heap grows, and are no more than a part of what is in use: so a small heap gets none,
+//! and none gets much more than it would have touched soon. What was given back and is lent again comes page by page.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -39,8 +39,8 @@ impl Ahead {
         lent.end > self.mark.load(Ordering::Relaxed)
     }
 
-    /// Asks for the pages of bytes that are lent and of those that follow, in a heap of `memory` bytes of which `used` are in
-    /// use. Nobody need have touched them.
+    /// Asks for the pages of bytes that are lent and of those that follow, in a heap of `memory` bytes of which `used`
+    /// are in use. Nobody need have touched them.
     #[cold]
     pub(crate) fn lent(&self, reservation: Reservation, lent: Range<usize>, used: usize, memory: usize) {
         let mark = self.mark.fetch_max(lent.end, Ordering::Relaxed);

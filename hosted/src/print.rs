@@ -1,6 +1,7 @@
 //! Text to a file descriptor, put together without allocating: whoever writes may be the allocator.
 //!
-//! By the system's call itself: the C library's `write` is where a thread that somebody cancels may end, and `free` is not.
+//! By the system's call itself: the C library's `write` is where a thread that somebody cancels may end, and `free` is
+//! not.
 #![allow(unsafe_code, reason = "a system call on a file")]
 
 use std::fmt::{self, Write};
@@ -25,8 +26,8 @@ impl Print {
         Self::to(libc::STDERR_FILENO)
     }
 
-    /// Adds a text and the end of a line, and writes what is there: in one call, if it was empty and the text is no longer
-    /// than its room.
+    /// Adds a text and the end of a line, and writes what is there: in one call, if it was empty and the text is no
+    /// longer than its room.
     pub(crate) fn line(&mut self, text: fmt::Arguments<'_>) {
         // Nothing can be said of a file that takes no more.
         let _ = self.write_fmt(text);

@@ -1,7 +1,7 @@
 //! What the system tells about the process, read without allocating: who asks may be the allocator.
 //!
-//! By the system's calls themselves: the C library's are where a thread that somebody cancels may end, which no function of
-//! an allocator is.
+//! By the system's calls themselves: the C library's are where a thread that somebody cancels may end, which no
+//! function of an allocator is.
 #![allow(unsafe_code, reason = "system calls on files")]
 
 use std::ffi::CStr;

@@ -149,7 +149,8 @@ where
         // Acquire: pairs with the Release below.
         let seen = self.regions.load(Ordering::Acquire);
         let supplied = tls::supplying(|| {
-            // A handler may have interrupted somebody who holds a lock that whoever holds this one waits for: it only tries.
+            // A handler may have interrupted somebody who holds a lock that whoever holds this one waits for: it only
+            // tries.
             let land = if Hosted::context() == Context::Task { Some(self.land.lock()) } else { self.land.try_lock() };
             let Some(mut land) = land else { return false };
             if self.regions.load(Ordering::Relaxed) != seen {
@@ -385,8 +386,8 @@ where
         false
     }
 
-    /// Explicit huge pages for a region, if they are wanted and there are any; else a wish. `false` if that has cost the
-    /// region its memory.
+    /// Explicit huge pages for a region, if they are wanted and there are any; else a wish. `false` if that has cost
+    /// the region its memory.
     fn choose_pages(&self, ground: Ground, region: Range<usize>) -> bool {
         let explicit = match self.huge_pages.get() {
             HugePages::Explicit => {
@@ -529,8 +530,8 @@ where
     }
 }
 
-/// What of the `room` that a process has below its limit is the program's own: for its stacks, its files and its libraries.
-/// A program that has much already will have more.
+/// What of the `room` that a process has below its limit is the program's own: for its stacks, its files and its
+/// libraries. A program that has much already will have more.
 fn left_of(limit: usize, room: usize) -> usize {
     let has = limit - room;
     let in_all = (limit / 4).max(LEFT_BYTES).min(limit / 2);

@@ -10,8 +10,8 @@
 //! signal    [unsafe] a file whenever a signal comes
 //! ```
 //!
-//! While the program runs a sample costs a walk up the stack and an entry in a table; what code is called is looked up when
-//! somebody wants to see it.
+//! While the program runs a sample costs a walk up the stack and an entry in a table; what code is called is looked up
+//! when somebody wants to see it.
 
 mod capture;
 mod elf;
@@ -60,19 +60,20 @@ pub(crate) use sampler::{after_fork, before_fork};
 /// # std::io::Result::Ok(())
 /// ```
 ///
-/// A file is what `pprof` and the tools around it read: objects and bytes of all requests, and of what is not yet freed, by
-/// the stack that asked, with the names of functions. All are estimates: of many small objects one is a sample, and
-/// stands for the others. With a mean of 512 KiB, 50 MiB from one place are told to within a tenth, mostly; 50 KiB may not
-/// be there at all.
+/// A file is what `pprof` and the tools around it read: objects and bytes of all requests, and of what is not yet
+/// freed, by the stack that asked, with the names of functions. All are estimates: of many small objects one is a
+/// sample, and stands for the others. With a mean of 512 KiB, 50 MiB from one place are told to within a tenth, mostly;
+/// 50 KiB may not be there at all.
 ///
-/// A copy by `fork` has the profile that there was, and goes on with it. The loader's lock is lost to a copy of a process with
-/// several threads, so a file of its own has functions without lines there, and a sample costs five times as much.
+/// A copy by `fork` has the profile that there was, and goes on with it. The loader's lock is lost to a copy of a
+/// process with several threads, so a file of its own has functions without lines there, and a sample costs five times
+/// as much.
 ///
 /// The level [`Fast`](crate::Fast) has nothing by which a free would know a sample, so objects of up to 32 KiB are
 /// not in its profile.
 pub struct Profile {
-    /// What a file at the end is called. Whoever has the lock, here and below, only copies a reference: who allocated with
-    /// it could be waiting for a fork, whose child would find it locked for ever.
+    /// What a file at the end is called. Whoever has the lock, here and below, only copies a reference: who allocated
+    /// with it could be waiting for a fork, whose child would find it locked for ever.
     at_exit: Mutex<HostedLock, Option<&'static Path>>,
     on_signal: Mutex<HostedLock, Option<&'static Path>>,
     leaks_at_exit: AtomicU32,
@@ -145,11 +146,11 @@ impl Snapshot {
 }
 
 impl Profile {
-    /// Takes a sample for each so many bytes, on average, from now on. What was lent before is not in the profile. To start
-    /// again changes the gap.
+    /// Takes a sample for each so many bytes, on average, from now on. What was lent before is not in the profile. To
+    /// start again changes the gap.
     ///
-    /// A sample costs a walk up the stack: some microseconds. With gaps of 512 KiB that is a few per cent at most of what a
-    /// program does that does nothing but allocate.
+    /// A sample costs a walk up the stack: some microseconds. With gaps of 512 KiB that is a few per cent at most of
+    /// what a program does that does nothing but allocate.
     ///
     /// # Errors
     /// [`io::ErrorKind::InvalidInput`] for no bytes at all.
@@ -182,8 +183,8 @@ impl Profile {
         fs::write(path, encode(&Snapshot::take(true), false))
     }
 
-    /// As [`dump`](Self::dump), of what has come and gone since the last file: what is not yet freed now, less what was not
-    /// then.
+    /// As [`dump`](Self::dump), of what has come and gone since the last file: what is not yet freed now, less what was
+    /// not then.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -192,15 +193,15 @@ impl Profile {
         fs::write(path, encode(&Snapshot::take(true), true))
     }
 
-    /// Writes a file when the process ends, by a return from `main` or by `exit`: `PREFIX.PID.NUMBER.exit.pb.gz`. `None` for
-    /// none.
+    /// Writes a file when the process ends, by a return from `main` or by `exit`: `PREFIX.PID.NUMBER.exit.pb.gz`.
+    /// `None` for none.
     pub fn dump_at_exit(&self, prefix: Option<PathBuf>) {
         let prefix = prefix.map(for_ever);
         *self.at_exit.lock() = prefix;
     }
 
-    /// Writes a file, `PREFIX.PID.NUMBER.signal.pb.gz`, whenever the process gets this signal, whose handler this sets. A
-    /// thread of its own does it, which does not come along into a copy by `fork`: a copy has to ask again.
+    /// Writes a file, `PREFIX.PID.NUMBER.signal.pb.gz`, whenever the process gets this signal, whose handler this sets.
+    /// A thread of its own does it, which does not come along into a copy by `fork`: a copy has to ask again.
     ///
     /// # Errors
     /// If the signal cannot be handled, or there can be no more threads.

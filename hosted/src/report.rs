@@ -19,8 +19,8 @@ pub(crate) struct NodeAccount {
 
 /// Writes the account of every heap that the process has used: one table after another, or one line of JSON.
 ///
-/// Both are made while the heaps are at work, so that sums may be off by what moves meanwhile. It looks at every slab, and
-/// reads `/proc/self/smaps`; nothing is allocated.
+/// Both are made while the heaps are at work, so that sums may be off by what moves meanwhile. It looks at every slab,
+/// and reads `/proc/self/smaps`; nothing is allocated.
 ///
 /// ```
 /// use pagemill_hosted::{Format, Pagemill};

@@ -14,7 +14,8 @@ use crate::proc::Lines;
 /// The bytes of a frame, and of the smallest page there is.
 pub(crate) const PAGE: usize = 4096;
 
-/// The bytes of the system's pages: those of a frame, or 16 or 64 KiB on some machines with aarch64. For the C library, too.
+/// The bytes of the system's pages: those of a frame, or 16 or 64 KiB on some machines with aarch64. For the C library,
+/// too.
 #[doc(hidden)]
 pub fn system_page() -> usize {
     static KNOWN: AtomicUsize = AtomicUsize::new(0);
@@ -85,28 +86,29 @@ impl Reservation {
         start..start + self.bytes
     }
 
-    /// Lets these bytes, rounded to pages of the system, be read as zeros, which does not count as memory. In huge pages of zeros: whoever
-    /// locks all that the process has maps all of this, and small ones would take a minute.
+    /// Lets these bytes, rounded to pages of the system, be read as zeros, which does not count as memory. In huge
+    /// pages of zeros: whoever locks all that the process has maps all of this, and small ones would take a minute.
     pub(crate) fn show(&self, range: Range<usize>) -> bool {
         self.protect(range.clone(), libc::PROT_READ) && self.advise(range, libc::MADV_HUGEPAGE)
     }
 
-    /// As [`commit`](Self::commit) of bytes that were shown. Huge pages are kept away from them, of which a byte here and a
-    /// byte there would make much.
+    /// As [`commit`](Self::commit) of bytes that were shown. Huge pages are kept away from them, of which a byte here
+    /// and a byte there would make much.
     pub(crate) fn commit_shown(&self, range: Range<usize>) -> bool {
         self.advise(range.clone(), libc::MADV_NOHUGEPAGE) && self.commit(range)
     }
 
-    /// Wishes for huge pages here, or for none. It is known before anything is touched, so that the first touch gets one.
+    /// Wishes for huge pages here, or for none. It is known before anything is touched, so that the first touch gets
+    /// one.
     pub(crate) fn prefer_huge(&self, range: Range<usize>, huge: bool) {
         if !range.is_empty() {
             self.advise(range, if huge { libc::MADV_HUGEPAGE } else { libc::MADV_NOHUGEPAGE });
         }
     }
 
-    /// Puts explicit huge pages behind whole huge frames that nobody has touched, if the system has as many to spare; they
-    /// are set aside now, so that no touch finds none later. Answers whether it has; `None` if there is no memory there at
-    /// all any more.
+    /// Puts explicit huge pages behind whole huge frames that nobody has touched, if the system has as many to spare;
+    /// they are set aside now, so that no touch finds none later. Answers whether it has; `None` if there is no memory
+    /// there at all any more.
     pub(crate) fn map_huge(&self, range: Range<usize>) -> Option<bool> {
         let (first, bytes) = self.pages(range)?;
         if map(first, bytes, libc::MAP_HUGETLB | libc::MAP_HUGE_2MB) {
@@ -124,14 +126,15 @@ impl Reservation {
         true
     }
 
-    /// Makes these bytes, rounded to pages, memory that reads as zeros; `false` if the system has none. May be asked for
-    /// again.
+    /// Makes these bytes, rounded to pages, memory that reads as zeros; `false` if the system has none. May be asked
+    /// for again.
     pub(crate) fn commit(&self, range: Range<usize>) -> bool {
         self.protect(range, libc::PROT_READ | libc::PROT_WRITE)
     }
 
-    /// Lets the system have what is behind these frames, which read as zeros afterwards; `false` if it does not take all of
-    /// it, because they are locked, because somebody has forbidden it, or because they are no whole pages of the system.
+    /// Lets the system have what is behind these frames, which read as zeros afterwards; `false` if it does not take
+    /// all of it, because they are locked, because somebody has forbidden it, or because they are no whole pages of the
+    /// system.
     pub(crate) fn discard(&self, range: Range<usize>) -> bool {
         let page = system_page();
         let (from, to) = (range.start.next_multiple_of(page), range.end & !(page - 1));

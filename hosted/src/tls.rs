@@ -1,9 +1,9 @@
 //! Threads as CPUs.
 //!
-//! A thread gets a number when it first allocates and gives it back when it ends; the number is its CPU's. What the fast
-//! path needs are words of thread-local storage without destructors: the number, and the CPU's two desks, which say by
-//! [`Desk::CLAIMED`] that the allocator has claimed them. No other thread touches these words; a signal handler may, and
-//! finds the claim if it interrupted the allocator.
+//! A thread gets a number when it first allocates and gives it back when it ends; the number is its CPU's. What the
+//! fast path needs are words of thread-local storage without destructors: the number, and the CPU's two desks, which
+//! say by [`Desk::CLAIMED`] that the allocator has claimed them. No other thread touches these words; a signal handler
+//! may, and finds the claim if it interrupted the allocator.
 //!
 //! ```text
 //!   word      the thread's number; CHANGING: it is being given another; STRANGER: it has none
@@ -108,8 +108,8 @@ impl Drop for Claimed {
     }
 }
 
-/// Whether what the calling thread has for itself is as it should be. In a library that is loaded with a program it is not
-/// before the loader has linked all of them, though the loader may call functions of the program before that.
+/// Whether what the calling thread has for itself is as it should be. In a library that is loaded with a program it is
+/// not before the loader has linked all of them, though the loader may call functions of the program before that.
 #[doc(hidden)]
 pub fn thread_is_ready() -> bool {
     here::with(|here| !here.desks[0].load(Ordering::Relaxed).is_null())
@@ -117,23 +117,24 @@ pub fn thread_is_ready() -> bool {
 
 /// A process as pagemill's core sees it.
 ///
-/// **Desks.** A thread that calls [`Frames::settle`] finds that instance's pool by one word of its own, until it ends or
-/// becomes another CPU; without, the instance finds it by the thread's number in the slow path, some nanoseconds later.
+/// **Desks.** A thread that calls [`Frames::settle`] finds that instance's pool by one word of its own, until it ends
+/// or becomes another CPU; without, the instance finds it by the thread's number in the slow path, some nanoseconds
+/// later.
 ///
-/// **Signals.** A handler that interrupted ordinary code may allocate and free. One that interrupted the allocator finds
-/// its CPU claimed: it gets frames only if no lock stands in the way, and its frees are left to the lock's holder. Both
-/// hold if the handler says what it is by [`Hosted::in_signal_handler`].
+/// **Signals.** A handler that interrupted ordinary code may allocate and free. One that interrupted the allocator
+/// finds its CPU claimed: it gets frames only if no lock stands in the way, and its frees are left to the lock's
+/// holder. Both hold if the handler says what it is by [`Hosted::in_signal_handler`].
 #[derive(Clone, Copy, Debug)]
 pub struct Hosted;
 
 // SAFETY: code never changes its thread, and a thread's number is its own: seats are taken and given back by atomic
-// exchange on one bit, numbers above them are never given twice. The desks are the thread's own, and what lies there goes
-// before the number does; no handler changes the number. Only what interrupts the thread, a signal handler, can come
-// between `enter` and `leave`, or between taking a desk and laying it back, or into the middle of one of them; it ends
-// before the thread goes on, and has then laid back what it found. So each desk is either `CLAIMED` for it, or nobody
-// else's meanwhile; and as `enter` looks at both before it claims the first and `leave` gives back one after the other,
-// whoever interrupts these finds both free only where the thread has neither. The fences keep the compiler from moving
-// work on the claimed state outside. The context is `Task` outside handlers, where a thread may wait.
+// exchange on one bit, numbers above them are never given twice. The desks are the thread's own, and what lies there
+// goes before the number does; no handler changes the number. Only what interrupts the thread, a signal handler, can
+// come between `enter` and `leave`, or between taking a desk and laying it back, or into the middle of one of them; it
+// ends before the thread goes on, and has then laid back what it found. So each desk is either `CLAIMED` for it, or
+// nobody else's meanwhile; and as `enter` looks at both before it claims the first and `leave` gives back one after the
+// other, whoever interrupts these finds both free only where the thread has neither. The fences keep the compiler from
+// moving work on the claimed state outside. The context is `Task` outside handlers, where a thread may wait.
 unsafe impl Platform for Hosted {
     type Lock = HostedLock;
 
@@ -206,8 +207,8 @@ unsafe impl Platform for Hosted {
     }
 
     fn context() -> Context {
-        // Who asks has claimed nothing: a claim is that of somebody whom a handler has interrupted, and may never end if
-        // the handler waits for it.
+        // Who asks has claimed nothing: a claim is that of somebody whom a handler has interrupted, and may never end
+        // if the handler waits for it.
         let interrupts = here::with(|here| here.handlers.load(Ordering::Relaxed) != 0 || here.is_claimed());
         if interrupts { Context::Nmi } else { Context::Task }
     }
@@ -222,8 +223,8 @@ fn enter_anew(here: &Here) -> Option<CpuId> {
         return None;
     }
     let mut number = STRANGER;
-    // What the thread library asks for meanwhile is served without a claim, perhaps with a lock in hand: a handler would see
-    // nothing of that, and might wait for who waits for this thread.
+    // What the thread library asks for meanwhile is served without a claim, perhaps with a lock in hand: a handler
+    // would see nothing of that, and might wait for who waits for this thread.
     without_signals(|| {
         here.word.store(CHANGING, Ordering::Relaxed);
         compiler_fence(Ordering::SeqCst);
@@ -286,7 +287,8 @@ pub(crate) fn without_signals(work: impl FnOnce()) {
     });
 }
 
-/// The calling thread ends. What runs after this, destructors of other keys, does without pools: nobody would empty them.
+/// The calling thread ends. What runs after this, destructors of other keys, does without pools: nobody would empty
+/// them.
 pub(crate) fn end() {
     here::with(|here| {
         here.ended.store(true, Ordering::Relaxed);

@@ -1,5 +1,5 @@
-//! Systems that say no: each request for memory is served or gets null, nothing crashes, nothing hangs, and afterwards the
-//! heap adds up and serves.
+//! Systems that say no: each request for memory is served or gets null, nothing crashes, nothing hangs, and afterwards
+//! the heap adds up and serves.
 #![cfg(target_os = "linux")]
 
 mod common;

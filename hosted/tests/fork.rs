@@ -43,8 +43,8 @@ extern "C" fn churn_on_a_thread(_: *mut c_void) -> *mut c_void {
 
 /// What a child does: everything, on a thread of its own too.
 ///
-/// One of the C library: the standard library's threads lock a mutex when they begin and end, and another thread may have
-/// held it when the child was made.
+/// One of the C library: the standard library's threads lock a mutex when they begin and end, and another thread may
+/// have held it when the child was made.
 fn live() -> bool {
     let map: BTreeMap<usize, String> = (0..1000).map(|n| (n, n.to_string())).collect();
     // SAFETY: a number or a pointer, which all zeros is one of; it is written before it is used.

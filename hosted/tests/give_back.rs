@@ -1,4 +1,5 @@
-//! Memory that a process has freed goes back to the system: by itself, down to what it may keep, and all of it on request.
+//! Memory that a process has freed goes back to the system: by itself, down to what it may keep, and all of it on
+//! request.
 #![cfg(target_os = "linux")]
 
 mod common;

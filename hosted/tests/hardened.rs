@@ -15,7 +15,8 @@ static A: Pagemill<Hardened> = Pagemill::new();
 const SMALL: Layout = Layout::new::<[u64; 8]>();
 const LARGE: Layout = Layout::new::<[u64; 1 << 16]>();
 
-/// A name, what is done, and how it ends: a part of the line that is written, or else a touch of what cannot be touched.
+/// A name, what is done, and how it ends: a part of the line that is written, or else a touch of what cannot be
+/// touched.
 type Wrong = (&'static str, fn(), Option<&'static str>);
 
 const WRONGS: [Wrong; 8] = [

@@ -1,4 +1,5 @@
-//! `PAGEMILL_CONF`: each option changes what it says, in a process of its own; what is none is one line, and the program runs.
+//! `PAGEMILL_CONF`: each option changes what it says, in a process of its own; what is none is one line, and the
+//! program runs.
 #![cfg(target_os = "linux")]
 
 mod common;

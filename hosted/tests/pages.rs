@@ -1,4 +1,5 @@
-//! What the system sees of a process's heap: blocks that move, huge pages, a thread that gives back, and the account of it.
+//! What the system sees of a process's heap: blocks that move, huge pages, a thread that gives back, and the account of
+//! it.
 #![cfg(target_os = "linux")]
 
 mod common;

@@ -48,8 +48,8 @@ fn under_a_limit() {
     println!("served {counts:?}");
 }
 
-/// Run by a test below, in a process of its own: most of what small objects have had, long blocks can have. Not all: what
-/// the test itself keeps meanwhile lies somewhere, as does what its other thread has at hand.
+/// Run by a test below, in a process of its own: most of what small objects have had, long blocks can have. Not all:
+/// what the test itself keeps meanwhile lies somewhere, as does what its other thread has at hand.
 #[test]
 #[ignore = "needs a limit"]
 fn long_blocks_after_small_ones() {

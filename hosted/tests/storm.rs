@@ -1,4 +1,5 @@
-//! Objects of all sizes that threads and the signal handlers on them hand to one another, each freed by its address alone.
+//! Objects of all sizes that threads and the signal handlers on them hand to one another, each freed by its address
+//! alone.
 //!
 //! `PAGEMILL_STORM_MS` is how long each level is at it, for a run beside other work.
 #![cfg(target_os = "linux")]

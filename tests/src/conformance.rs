@@ -13,22 +13,22 @@
 //! ```
 //!
 //! An allocator of a kernel runs the same with [`Limits::of_memory`] and [`Alone`], or [`Cpus`] of its machine; for one
-//! that implements [`Allocator`] there is [`check_allocator`], which knows its wider promises as well. The answer is the
-//! first [`Broken`] property: its name, the layout of the block, what the kit was about, and what it found.
+//! that implements [`Allocator`] there is [`check_allocator`], which knows its wider promises as well. The answer is
+//! the first [`Broken`] property: its name, the layout of the block, what the kit was about, and what it found.
 //!
-//! What is checked, for both: blocks are where and as long as they must be; bytes stay as they were written while others
-//! come and go, grow, shrink, move to other threads; no two blocks share a byte; what is said to be zero is; what cannot
-//! be is refused, and leaves all as it was; at the end of memory there is a `None`, and after the frees there is memory
-//! again. The rules come from the documentation of the two traits. What they leave to the allocator (how much longer a
-//! block is than asked for, whether it moves) is left to it here.
+//! What is checked, for both: blocks are where and as long as they must be; bytes stay as they were written while
+//! others come and go, grow, shrink, move to other threads; no two blocks share a byte; what is said to be zero is;
+//! what cannot be is refused, and leaves all as it was; at the end of memory there is a `None`, and after the frees
+//! there is memory again. The rules come from the documentation of the two traits. What they leave to the allocator
+//! (how much longer a block is than asked for, whether it moves) is left to it here.
 //!
-//! **It asks for nothing but the allocator under test.** What the kit notes down lies in blocks of that allocator, next to
-//! those it looks at, and so is under test as well. It is `no_std`, makes no thread but through the [`Crew`], keeps to the
-//! [`Limits`], and ends with nothing lent. After a fault it stops, and leaves lent what it held: an allocator known to be
-//! broken is asked for nothing more.
+//! **It asks for nothing but the allocator under test.** What the kit notes down lies in blocks of that allocator, next
+//! to those it looks at, and so is under test as well. It is `no_std`, makes no thread but through the [`Crew`], keeps
+//! to the [`Limits`], and ends with nothing lent. After a fault it stops, and leaves lent what it held: an allocator
+//! known to be broken is asked for nothing more.
 //!
-//! **It trusts the allocator in one thing**, which no test can do without: that a block which was lent can be written to.
-//! A fault may show as a crash all the same, in the allocator more often than in the kit.
+//! **It trusts the allocator in one thing**, which no test can do without: that a block which was lent can be written
+//! to. A fault may show as a crash all the same, in the allocator more often than in the kit.
 //!
 //! ```text
 //! fault       what was found

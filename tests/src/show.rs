@@ -166,8 +166,8 @@ fn cost<W: World>(world: &W, what: &str, pair: &impl Fn()) {
     world.say(format_args!("  {what:20} {:>7}.{} {}", tenths / 10, tenths % 10, world.tick_unit()));
 }
 
-/// A heap at work: `build` has each CPU build something and keep it, `drop` frees it all again, by other CPUs than those
-/// that built it. Shows what the heap is made of in between.
+/// A heap at work: `build` has each CPU build something and keep it, `drop` frees it all again, by other CPUs than
+/// those that built it. Shows what the heap is made of in between.
 ///
 /// # Panics
 /// If the heap does not add up, or not all that was built is freed.

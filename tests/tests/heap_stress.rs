@@ -1,6 +1,6 @@
-//! Long random correct runs: threads that come and go, objects of all sizes that are freed by whoever gets them, requests
-//! to drain from everywhere. No free is refused, no object overlaps another or is moved under its owner's feet, and in
-//! the end everything adds up and comes home.
+//! Long random correct runs: threads that come and go, objects of all sizes that are freed by whoever gets them,
+//! requests to drain from everywhere. No free is refused, no object overlaps another or is moved under its owner's
+//! feet, and in the end everything adds up and comes home.
 //!
 //! `PAGEMILL_FULL` in the environment makes it ten times as long.
 

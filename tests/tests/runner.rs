@@ -1,7 +1,7 @@
 //! The command binary as its callers see it: each way a boot can go wrong gives one reason and a status of its own.
 //!
-//! A shell script stands in for QEMU, so that every ending can be had in milliseconds; the last test boots a real kernel
-//! into each of its failures.
+//! A shell script stands in for QEMU, so that every ending can be had in milliseconds; the last test boots a real
+//! kernel into each of its failures.
 
 #![cfg(unix)]
 
@@ -327,8 +327,8 @@ fn wrong_words_are_answered_with_the_usage() {
     assert!(help.stdout.contains("bench-frames"));
 }
 
-/// The whole road of `cargo test`: the kernel's host side, cargo for the bare target, this runner, QEMU. Each fault ends
-/// within the kernel's time limit, with its reason and the serial output.
+/// The whole road of `cargo test`: the kernel's host side, cargo for the bare target, this runner, QEMU. Each fault
+/// ends within the kernel's time limit, with its reason and the serial output.
 #[test]
 fn every_fault_of_a_real_kernel_fails_cargo_test() {
     let boot = |test: &str| {

@@ -1,5 +1,5 @@
-//! How much code a kernel takes up with what it uses of pagemill: whole programs for bare metal, built as a kernel would
-//! be, with fat LTO. All their code and constants count, also what is not pagemill's own.
+//! How much code a kernel takes up with what it uses of pagemill: whole programs for bare metal, built as a kernel
+//! would be, with fat LTO. All their code and constants count, also what is not pagemill's own.
 
 use std::env;
 use std::fs;

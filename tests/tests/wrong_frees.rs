@@ -1,6 +1,6 @@
-//! The matrix of wrong frees at levels `Checked` and `Hardened`: every kind, at every size class and large, wherever the object is. Each
-//! must be refused at the call, with the right reason, and change nothing. What cannot be seen has a test of its own that
-//! says so.
+//! The matrix of wrong frees at levels `Checked` and `Hardened`: every kind, at every size class and large, wherever
+//! the object is. Each must be refused at the call, with the right reason, and change nothing. What cannot be seen has
+//! a test of its own that says so.
 //!
 //! Meant to run in release mode too, where no debug assertion helps: `cargo test --release -p pagemill-tests --test
 //! wrong_frees`.

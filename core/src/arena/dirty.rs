@@ -6,10 +6,10 @@
 //!     └─────────── reported, given back ◄──────┘  └──────freed───────┘
 //! ```
 //!
-//! Where memory starts as zeros, a *clean* frame still reads so, and has perhaps no memory behind it yet. A frame becomes
-//! dirty when it comes back to its tree, by whatever way, and clean again when a reporter has taken what is behind it
-//! away. So whoever takes frames straight from a tree and finds none of them dirty knows that they are zero; and the
-//! frames that are free and dirty are those that the owner of the memory could have back.
+//! Where memory starts as zeros, a *clean* frame still reads so, and has perhaps no memory behind it yet. A frame
+//! becomes dirty when it comes back to its tree, by whatever way, and clean again when a reporter has taken what is
+//! behind it away. So whoever takes frames straight from a tree and finds none of them dirty knows that they are zero;
+//! and the frames that are free and dirty are those that the owner of the memory could have back.
 //!
 //! What passes through a CPU's pool is noted only when it gets to the tree. Of frames from there nothing is said.
 
@@ -87,9 +87,9 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
         })
     }
 
-    /// Takes dirty frames out of their trees that are free blocks of 2^`least` frames or larger, in whole units of 2^`unit`
-    /// frames, as far up as there are any below `below`: their first index, how many there are and how many of these are
-    /// dirty. They are nobody's until they are [given back](Self::return_reported).
+    /// Takes dirty frames out of their trees that are free blocks of 2^`least` frames or larger, in whole units of
+    /// 2^`unit` frames, as far up as there are any below `below`: their first index, how many there are and how many of
+    /// these are dirty. They are nobody's until they are [given back](Self::return_reported).
     pub(crate) fn take_dirty(
         &self,
         access: Access<'_, P>,
@@ -120,8 +120,8 @@ impl<'m, P: Platform, C: Config> Arena<'m, P, C> {
         })
     }
 
-    /// The last run of units with dirty frames in a free block of 2^`least` frames or more in a tree; of a tree that is free as
-    /// a whole all of it, since its owner may have put a huge page behind it when its first frame was touched.
+    /// The last run of units with dirty frames in a free block of 2^`least` frames or more in a tree; of a tree that is
+    /// free as a whole all of it, since its owner may have put a huge page behind it when its first frame was touched.
     fn dirty_run(&self, state: &State<'m, C>, window: Range<u32>, [unit, least]: [Order; 2]) -> Option<(u32, u32)> {
         let unit = unit.frames() as u32;
         let mut last = None;

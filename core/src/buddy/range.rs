@@ -8,16 +8,16 @@ use crate::config::{Config, Geometry};
 use crate::order::{AlignedBlocks, Order};
 use crate::tree::Counts;
 
-/// From so many trees on a run begins where a tree does: what is left of its last is little beside it, and huge pages move as
-/// a whole from tree to tree.
+/// From so many trees on a run begins where a tree does: what is left of its last is little beside it, and huge pages
+/// move as a whole from tree to tree.
 pub(super) const MANY_TREES: u32 = 4;
 
 impl<C: Config> Buddy<'_, C> {
     /// Takes `count` contiguous frames that begin at a multiple of 2^align, wholly below `below` if given.
     ///
-    /// Up to half a tree they are the head of the smallest block that holds them. From the bottom of the arena more are the
-    /// first free frames in a row that are as many, wherever trees begin; of many trees, and at the top, they are the head
-    /// of the smallest block or of a run of wholly free trees. The rest stays free.
+    /// Up to half a tree they are the head of the smallest block that holds them. From the bottom of the arena more are
+    /// the first free frames in a row that are as many, wherever trees begin; of many trees, and at the top, they are
+    /// the head of the smallest block or of a run of wholly free trees. The rest stays free.
     pub(crate) fn take_run(&mut self, count: u32, align: u32, end: End, below: Option<u32>) -> Option<u32> {
         let last = below.unwrap_or(Self::ARENA_FRAMES).min(Self::ARENA_FRAMES).checked_sub(count)?;
         if count == 0 || align > C::ARENA_ORDER {
@@ -42,8 +42,8 @@ impl<C: Config> Buddy<'_, C> {
         Some(start)
     }
 
-    /// The first `count` free frames in a row that begin at a multiple of `spacing`, at or before `last`. They are more than
-    /// half a tree.
+    /// The first `count` free frames in a row that begin at a multiple of `spacing`, at or before `last`. They are more
+    /// than half a tree.
     fn first_run(&self, count: u32, spacing: u32, last: u32) -> Option<u32> {
         let fits = |run: Range<u32>| {
             let start = run.start.next_multiple_of(spacing);

@@ -132,8 +132,8 @@ impl<P: Platform, C: Config> Frames<'_, P, C> {
         self.object_at(head, Kind::LargeKept)
     }
 
-    /// Sets the large object that starts at `head` aside: it counts as lent here, and its user has it no more. `false` if
-    /// somebody else has just done so.
+    /// Sets the large object that starts at `head` aside: it counts as lent here, and its user has it no more. `false`
+    /// if somebody else has just done so.
     pub(crate) fn set_aside(&self, head: Pfn) -> bool {
         let Some(arena) = self.nodes.arena_of(head) else { return false };
         let index = arena.index(head);
@@ -145,8 +145,8 @@ impl<P: Platform, C: Config> Frames<'_, P, C> {
         word.kind() == Kind::LargeHead && arena.table.exchange(index, word, aside)
     }
 
-    /// As [`set_aside`](Self::set_aside) for a large object at `head` for which just so many frames were asked, if that is
-    /// known, for whoever then takes it by its word. None of more than `most` frames.
+    /// As [`set_aside`](Self::set_aside) for a large object at `head` for which just so many frames were asked, if that
+    /// is known, for whoever then takes it by its word. None of more than `most` frames.
     #[inline]
     pub(crate) fn make_ready(&self, head: Pfn, asked: Option<FrameCount>, most: usize) -> Option<FrameSpan> {
         let arena = self.nodes.arena_of(head)?;
@@ -251,7 +251,8 @@ impl<P: Platform, C: Config> Frames<'_, P, C> {
         }
     }
 
-    /// Whether frames that the caller has just got by name or by request, past the pools, were never anybody else's, or are zero again.
+    /// Whether frames that the caller has just got by name or by request, past the pools, were never anybody else's, or
+    /// are zero again.
     pub(crate) fn are_clean(&self, span: FrameSpan) -> bool {
         self.parts(span).all(|(arena, part)| {
             arena.is_some_and(|arena| arena.are_clean(arena.index(part.start()), part.count().get() as u32))

@@ -1,8 +1,9 @@
 //! All locks of a heap at once: for a process that is about to be copied with only one of its threads.
 //!
-//! In the copy nobody would give back a lock that another thread held at that moment. So the thread that forks takes them
-//! all, its own pools with them, and gives them back on both sides. What other threads have in their pools is theirs in
-//! the original; in the copy it is nobody's, and stays where it is: what its owner was just doing to it is not known.
+//! In the copy nobody would give back a lock that another thread held at that moment. So the thread that forks takes
+//! them all, its own pools with them, and gives them back on both sides. What other threads have in their pools is
+//! theirs in the original; in the copy it is nobody's, and stays where it is: what its owner was just doing to it is
+//! not known.
 #![allow(unsafe_code, reason = "locks that are held from one call to another")]
 
 use super::Heap;
@@ -62,12 +63,12 @@ impl<P: Platform, C: Config> Frames<'_, P, C> {
 }
 
 impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
-    /// Takes every lock of this heap and of its frames: nobody else is in the middle of anything that a lock covers until
-    /// [`unlock_all`](Self::unlock_all).
+    /// Takes every lock of this heap and of its frames: nobody else is in the middle of anything that a lock covers
+    /// until [`unlock_all`](Self::unlock_all).
     ///
-    /// For `fork`, before and after. `pinned` shows that the caller has not interrupted a lock's holder; it should be kept
-    /// as long as the locks, or be forgotten without leaving the CPU, since what interrupts meanwhile must not wait for
-    /// them. Memory must not be added, nor the heap be initialised, at the same time.
+    /// For `fork`, before and after. `pinned` shows that the caller has not interrupted a lock's holder; it should be
+    /// kept as long as the locks, or be forgotten without leaving the CPU, since what interrupts meanwhile must not
+    /// wait for them. Memory must not be added, nor the heap be initialised, at the same time.
     pub fn lock_all(&self, pinned: &Pinned<P>) {
         self.lock_own(pinned);
         self.frames.lock_all(pinned);
@@ -91,8 +92,8 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         unsafe { self.frames.unlock_all() };
     }
 
-    /// Gives back what [`lock_own`](Self::lock_own) took: in the original, and once more in the copy, which says the CPU of its
-    /// only thread.
+    /// Gives back what [`lock_own`](Self::lock_own) took: in the original, and once more in the copy, which says the
+    /// CPU of its only thread.
     ///
     /// # Safety
     /// As [`unlock_all`](Self::unlock_all), for `lock_own`.
@@ -127,8 +128,8 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         self.kept.each_lock(each);
     }
 
-    /// Objects in the pool and in the quarantine of a CPU, whoever has it: what a copy has lost with a thread that it does
-    /// not have.
+    /// Objects in the pool and in the quarantine of a CPU, whoever has it: what a copy has lost with a thread that it
+    /// does not have.
     pub fn pooled_on(&self, cpu: CpuId) -> usize {
         let Some(pool) = self.pools.all().get(cpu.index()) else { return 0 };
         let pooled: usize = SizeClass::all().map(|class| pool.stacks.objects(class)).sum();

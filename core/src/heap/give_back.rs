@@ -39,8 +39,8 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         self.tell(late);
     }
 
-    /// Gives an object of a larger class straight to its slab if this CPU is leaving, since it keeps none, and has nothing else
-    /// to do; `false` if nothing has happened.
+    /// Gives an object of a larger class straight to its slab if this CPU is leaving, since it keeps none, and has
+    /// nothing else to do; `false` if nothing has happened.
     fn free_leaving(&self, class: SizeClass, address: usize) -> bool {
         let Some(mut pinned) = P::pin() else { return false };
         let Some(pool) = self.pools.mine(&pinned) else { return false };
@@ -325,8 +325,8 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         P::kick();
     }
 
-    /// Honours what other CPUs have asked this one for. For its idle loop and its interrupt for that purpose; cheap when
-    /// nothing was asked.
+    /// Honours what other CPUs have asked this one for. For its idle loop and its interrupt for that purpose; cheap
+    /// when nothing was asked.
     pub fn poll(&self) {
         let Some(mut pinned) = P::pin() else { return };
         let Some(pool) = self.pools.mine(&pinned) else { return };

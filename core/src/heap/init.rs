@@ -17,8 +17,8 @@ use crate::slab::{Shape, Slab};
 use crate::sync::{AtomicU32, Publish};
 
 impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
-    /// The bytes of metadata that [`init`](Self::init) needs for `cpus` CPUs and `nodes` nodes, for objects in the frames
-    /// from 0 to the end of `span`: the CPUs' pools (57 KiB each), the depots, and a word for each 32 KiB; at
+    /// The bytes of metadata that [`init`](Self::init) needs for `cpus` CPUs and `nodes` nodes, for objects in the
+    /// frames from 0 to the end of `span`: the CPUs' pools (57 KiB each), the depots, and a word for each 32 KiB; at
     /// [`Hardened`](crate::Hardened) also the CPUs' quarantines (2 KiB each).
     ///
     /// What describes slabs comes out of the frames themselves as slabs are made.
@@ -136,9 +136,10 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
 }
 
 impl<P: Platform, C: Config> Heap<'static, P, C> {
-    /// Lays the calling CPU's object pool on its desk, where the [`Platform`] has desks: from now on the fast path needs no
-    /// look at the CPU's number. To be called once on each CPU, for the heap that is to be fastest there; others work as
-    /// before. `false` if the heap has no pool for this CPU, or this context has interrupted the allocator.
+    /// Lays the calling CPU's object pool on its desk, where the [`Platform`] has desks: from now on the fast path
+    /// needs no look at the CPU's number. To be called once on each CPU, for the heap that is to be fastest there;
+    /// others work as before. `false` if the heap has no pool for this CPU, or this context has interrupted the
+    /// allocator.
     pub fn settle(&'static self) -> bool {
         P::pin().is_some_and(|pinned| self.pools.settle::<{ Desk::OBJECTS }, P>(&pinned))
     }

@@ -46,7 +46,8 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
             .chain(core::iter::once(briefs).filter(|_| Self::KEEPS_BRIEFS))
     }
 
-    /// As [`metadata_of_frames`](Self::metadata_of_frames), the bytes that are written once a CPU has asked for anything.
+    /// As [`metadata_of_frames`](Self::metadata_of_frames), the bytes that are written once a CPU has asked for
+    /// anything.
     pub fn metadata_of_cpu(span: FrameSpan, cpu: CpuId) -> Range<usize> {
         let [pools, ..] = Self::parts(span, 0);
         let start = pools + cpu.index() * size_of::<ObjectPool>();

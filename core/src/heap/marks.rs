@@ -8,8 +8,8 @@ use crate::size_class::SizeClass;
 use crate::slab::{Shape, Slab, brief_of, class_of_brief, slot_around, slot_at};
 use crate::sync::{AtomicU8, Ordering};
 
-/// The mark of a slot that is lent, where the slabs' descriptors have the marks, and of one whose object is a sample. All
-/// others are not lent.
+/// The mark of a slot that is lent, where the slabs' descriptors have the marks, and of one whose object is a sample.
+/// All others are not lent.
 const LENT: u8 = 1;
 const SAMPLE: u8 = 2;
 
@@ -20,8 +20,8 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     /// Whether class and node are all that a free looks at.
     const BRIEFS: bool = C::NUMA && !C::CHECKED;
 
-    /// Whether briefs are kept: for such frees, and for those whose layout nobody knows where metadata costs memory only as
-    /// far as it is used.
+    /// Whether briefs are kept: for such frees, and for those whose layout nobody knows where metadata costs memory
+    /// only as far as it is used.
     pub(super) const KEEPS_BRIEFS: bool = Self::BRIEFS || C::LINEAR_SHADOW;
 
     /// Marks an object as lent, at levels that check.
@@ -33,8 +33,8 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         if C::LINEAR_SHADOW {
             return self.shadow.lend(class, self.window.offset(address));
         }
-        // What a pool holds is some slab's, unless two frees of one object passed at the same moment and its slab has gone
-        // since.
+        // What a pool holds is some slab's, unless two frees of one object passed at the same moment and its slab has
+        // gone since.
         if let Some(slab) = self.slab_settled(address)
             && let Some(mark) = slab.mark(slot_around(class, Self::offset_in_slab(class, address)))
         {
@@ -46,8 +46,8 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     /// Takes the mark off a lent object of `class`; `false` if none starts there.
     ///
     /// A load and a store, not an exchange: of two frees at the same moment both may pass, and the second is then found
-    /// by the slab. An exchange would cost more than the rest of a free. For who has a pool of the heap, or knows that it
-    /// is ready.
+    /// by the slab. An exchange would cost more than the rest of a free. For who has a pool of the heap, or knows that
+    /// it is ready.
     #[inline(always)]
     pub(crate) fn unmark(&self, class: SizeClass, address: usize) -> bool {
         if C::LINEAR_SHADOW {

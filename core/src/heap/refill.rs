@@ -20,8 +20,8 @@ use crate::size_class::SizeClass;
 use crate::slab::{Contents, Shape, Slab, SlabStore, Taker};
 use crate::sync::Ordering;
 
-/// How often an interrupt handler tries a lock that another CPU may hold. Whoever holds it masks interrupts meanwhile in
-/// a kernel that allocates in handlers, so it is another CPU and soon done; if not, there is an end to it.
+/// How often an interrupt handler tries a lock that another CPU may hold. Whoever holds it masks interrupts meanwhile
+/// in a kernel that allocates in handlers, so it is another CPU and soon done; if not, there is an end to it.
 const TRIES: usize = 1 << 12;
 
 /// What a look for an object came to.
@@ -198,8 +198,8 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         Ok(on)
     }
 
-    /// A slab that no cache has yet, on `node` if that has frames. Its first slot is `skip` bytes from its start. Nothing
-    /// is held.
+    /// A slab that no cache has yet, on `node` if that has frames. Its first slot is `skip` bytes from its start.
+    /// Nothing is held.
     pub(crate) fn new_slab(
         &self,
         shape: Shape,
@@ -282,8 +282,8 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         Ok(frames)
     }
 
-    /// How frames are asked for. Who may reclaim asks CPUs for idle ones in [`serve`](Self::serve), once a request; others do
-    /// not.
+    /// How frames are asked for. Who may reclaim asks CPUs for idle ones in [`serve`](Self::serve), once a request;
+    /// others do not.
     pub(crate) fn frame_flags(&self) -> AllocFlags {
         let atomic = P::context() != Context::Task;
         if atomic { AllocFlags::TRY | AllocFlags::ATOMIC } else { AllocFlags::TRY }
@@ -348,8 +348,8 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         Err(AllocError::NoMemory)
     }
 
-    /// Makes descriptors of what the last run of frames has left, else of the one that `take` gives; answers whether there
-    /// are any.
+    /// Makes descriptors of what the last run of frames has left, else of the one that `take` gives; answers whether
+    /// there are any.
     fn make_descriptors(&self, slots: u32, mut take: impl FnMut() -> Option<Metadata<'m>>) -> Result<bool, AllocError> {
         let made =
             self.with_access(|access| self.store.add(access, slots, Self::MARKS_IN_SLABS, C::FRAME_BYTES, &mut take));

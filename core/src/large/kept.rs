@@ -92,8 +92,8 @@ impl<P: Platform> KeptBlocks<P> {
         self.frames.load(Ordering::Relaxed)
     }
 
-    /// The smallest block of so many frames on `node`, and of these the one that came last, of those that `fits` says are well
-    /// placed.
+    /// The smallest block of so many frames on `node`, and of these the one that came last, of those that `fits` says
+    /// are well placed.
     pub(crate) fn take(
         &self,
         access: Access<'_, P>,
@@ -149,8 +149,8 @@ impl<P: Platform> KeptBlocks<P> {
         Ok(oldest)
     }
 
-    /// Checks that the blocks add up, and that each is there once and is one that nobody has, as `is_kept` says; the first
-    /// frame of one that is not.
+    /// Checks that the blocks add up, and that each is there once and is one that nobody has, as `is_kept` says; the
+    /// first frame of one that is not.
     pub(crate) fn validate(
         &self,
         access: Access<'_, P>,

@@ -5,14 +5,14 @@
 //!   request   the hint of its size                       then: word of the first frame: ready → lent
 //! ```
 //!
-//! The word says whether a block may be had; who changes it from `LargeReady` has it. A hint only says where to look, may
-//! lead to a block that is lent by now, and is left as it is by requests: so a program that frees and asks for one size over
-//! and over pays for two exchanges of one word, and reads the hint.
+//! The word says whether a block may be had; who changes it from `LargeReady` has it. A hint only says where to look,
+//! may lead to a block that is lent by now, and is left as it is by requests: so a program that frees and asks for one
+//! size over and over pays for two exchanges of one word, and reads the hint.
 //!
-//! **Nothing is lost.** Whoever puts a hint in the place of another looks after the block that the other led to: if that is
-//! ready he takes it, and it goes to the [kept blocks](super::kept). Whoever frees a block leaves the hint alone if it leads
-//! there already. Between these two it is as between the two halves of Dekker's lock: each writes its own word, then reads the
-//! other's, so one of them sees what the other did.
+//! **Nothing is lost.** Whoever puts a hint in the place of another looks after the block that the other led to: if
+//! that is ready he takes it, and it goes to the [kept blocks](super::kept). Whoever frees a block leaves the hint
+//! alone if it leads there already. Between these two it is as between the two halves of Dekker's lock: each writes its
+//! own word, then reads the other's, so one of them sees what the other did.
 //!
 //! ```text
 //!   frees b                          frees c, of the same place
@@ -72,8 +72,8 @@ impl Ready {
         span_of(self.place(count).load(Ordering::Relaxed)).filter(|span| span.count() == count)
     }
 
-    /// Leaves a hint to a block that the caller has made ready. Answers the block that another hint led to, of which the
-    /// caller must see whether it is ready; or this one, if it is too large for hints.
+    /// Leaves a hint to a block that the caller has made ready. Answers the block that another hint led to, of which
+    /// the caller must see whether it is ready; or this one, if it is too large for hints.
     #[inline]
     pub(crate) fn show(&self, span: FrameSpan) -> Option<FrameSpan> {
         let Some(hint) = hint_of(span) else { return Some(span) };

@@ -34,8 +34,9 @@ impl Round {
     }
 }
 
-/// How many rounds a batch of each class has: what goes to a depot at once. 128 rounds, but no more than 16 KiB of objects
-/// if that leaves two: a hand-over costs little for each round of a long batch, and what lies in batches is idle memory.
+/// How many rounds a batch of each class has: what goes to a depot at once. 128 rounds, but no more than 16 KiB of
+/// objects if that leaves two: a hand-over costs little for each round of a long batch, and what lies in batches is
+/// idle memory.
 const BATCH: [u32; SizeClass::COUNT] = {
     let mut batch = [0; SizeClass::COUNT];
     let mut class = 0;
@@ -54,8 +55,8 @@ const BATCH: [u32; SizeClass::COUNT] = {
     batch
 };
 
-/// The bottom of each class's stack, and where the last one ends: there stands a 0 for ever, and on it up to two batches.
-/// Another 0 stands at the beginning, where the stacks of a pool of zeros have their tops.
+/// The bottom of each class's stack, and where the last one ends: there stands a 0 for ever, and on it up to two
+/// batches. Another 0 stands at the beginning, where the stacks of a pool of zeros have their tops.
 ///
 /// ```text
 ///   │ 0 │ 0 │ r │ r │ … │ 0 │ r │ r │ …
@@ -103,7 +104,8 @@ pub(crate) fn place_of(class: SizeClass) -> usize {
 /// Words below this are no addresses of objects: they stand in marks.
 const TOKENS: usize = 64;
 
-/// One stack: where its top is, and how far it may rise. Both are places among the rounds; both are 0 before its first use.
+/// One stack: where its top is, and how far it may rise. Both are places among the rounds; both are 0 before its first
+/// use.
 struct Fill {
     top: OwnerU32,
     limit: OwnerU32,
@@ -111,9 +113,10 @@ struct Fill {
 
 /// How a stack is reached. Where the class is a constant its place is one too.
 ///
-/// Elsewhere compilers make each address anew, from the pool's and an index. Some x86-64 cores (Golden Cove) pass a word that
-/// was stored on to the next load at once if neither address has an index register, and in seven cycles otherwise. A top and
-/// a round that were stored a moment ago are what a request begins with, so these have registers of their own.
+/// Elsewhere compilers make each address anew, from the pool's and an index. Some x86-64 cores (Golden Cove) pass a
+/// word that was stored on to the next load at once if neither address has an index register, and in seven cycles
+/// otherwise. A top and a round that were stored a moment ago are what a request begins with, so these have registers
+/// of their own.
 #[derive(Clone, Copy)]
 pub(crate) enum Reach {
     /// As compilers find best.
@@ -142,8 +145,8 @@ fn apart<T>(it: &T) -> &T {
     #[cfg(all(target_arch = "x86_64", not(any(miri, loom, shuttle))))]
     {
         let mut place = core::ptr::from_ref(it);
-        // SAFETY: no instructions at all: the register is as it was. `nomem` would be true as well, but what goes into a
-        // block is expected to be followed there.
+        // SAFETY: no instructions at all: the register is as it was. `nomem` would be true as well, but what goes into
+        // a block is expected to be followed there.
         unsafe { core::arch::asm!("/* {} */", inout(reg) place, options(pure, readonly, nostack, preserves_flags)) };
         // SAFETY: the reference that came in.
         unsafe { &*place }
@@ -154,12 +157,12 @@ fn apart<T>(it: &T) -> &T {
 
 /// A stack of addresses for every class. Only their owner changes them; others may count.
 ///
-/// Everywhere and always a used stack has `bottom <= top <= limit <= bottom + capacity`, which is why the fast path tests
-/// no bound: a push compares the top with the limit, a pop looks whether it got the 0 at the bottom, which is no address.
-/// All zero bits are empty stacks that hold nothing, as [`Stacks::new`] makes them.
+/// Everywhere and always a used stack has `bottom <= top <= limit <= bottom + capacity`, which is why the fast path
+/// tests no bound: a push compares the top with the limit, a pop looks whether it got the 0 at the bottom, which is no
+/// address. All zero bits are empty stacks that hold nothing, as [`Stacks::new`] makes them.
 ///
-/// A **mark** says of the round below it that it is not to be had by the fast path: a 0 like the one at the bottom, so that
-/// a pop finds nothing and goes the long way round. Below the 0 stands the mark's token, unless that is 0.
+/// A **mark** says of the round below it that it is not to be had by the fast path: a 0 like the one at the bottom, so
+/// that a pop finds nothing and goes the long way round. Below the 0 stands the mark's token, unless that is 0.
 ///
 /// ```text
 ///   │ 0 │ r │ r │ r │ token │ 0 │ r │
@@ -265,8 +268,8 @@ impl Stacks {
         Some(Room { place, top: &fill.top, next: top + 1 })
     }
 
-    /// Fills the stack, which is empty, with up to `count` rounds: `fill` writes them from the first on into the slice that
-    /// it gets, and answers how many.
+    /// Fills the stack, which is empty, with up to `count` rounds: `fill` writes them from the first on into the slice
+    /// that it gets, and answers how many.
     pub(crate) fn refill(&self, class: SizeClass, count: usize, fill: impl FnOnce(&mut [usize]) -> usize) {
         debug_assert_eq!(self.len(class), 0);
         let count = count.min(class.stack_capacity());
@@ -276,8 +279,8 @@ impl Stacks {
         self.fill(class).top.set((class.bottom() + filled) as u32);
     }
 
-    /// Takes the `count` rounds out that were put in first, all if there are fewer, and without their marks. `spill` is shown
-    /// them before, and does nothing with the stack.
+    /// Takes the `count` rounds out that were put in first, all if there are fewer, and without their marks. `spill` is
+    /// shown them before, and does nothing with the stack.
     pub(crate) fn take_oldest(&self, class: SizeClass, count: usize, spill: impl FnOnce(&[usize])) {
         let rounds = &self.rounds[class.bottom() + 1..][..self.len(class)];
         let mut count = count.min(rounds.len());
@@ -311,8 +314,8 @@ impl Stacks {
         objects
     }
 
-    /// Marks the round that has so many others and marks above it, unless there is a mark right there already, or no such
-    /// round, or no room. The token is below 64.
+    /// Marks the round that has so many others and marks above it, unless there is a mark right there already, or no
+    /// such round, or no room. The token is below 64.
     pub(crate) fn mark(&self, class: SizeClass, above: usize, token: usize) -> bool {
         let len = self.len(class);
         let words = if token == 0 { 1 } else { 2 };

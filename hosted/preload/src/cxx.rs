@@ -2,8 +2,9 @@
 //!
 //! Where there is no memory, `new` calls the program's new-handler again and again, and throws `bad_alloc` if there is
 //! none. Both are the C++ library's, which may not be there: then the process ends. An exception passes through these
-//! functions, which no Rust function may stand in the way of; so they are a few instructions each, with what an unwinder
-//! needs to know. The forms that throw nothing leave that case to the C++ library's own, which catch what a handler throws.
+//! functions, which no Rust function may stand in the way of; so they are a few instructions each, with what an
+//! unwinder needs to know. The forms that throw nothing leave that case to the C++ library's own, which catch what a
+//! handler throws.
 #![allow(unsafe_code, reason = "C++ calls these, and names them")]
 
 use std::arch::naked_asm;
@@ -45,8 +46,8 @@ extern "C" fn new_aligned(size: usize, align: usize) -> *mut c_void {
     }
 }
 
-/// `new` that throws: by `$alloc`, and again after each call of the way out, which returns if it is a handler that hopes to
-/// have made room.
+/// `new` that throws: by `$alloc`, and again after each call of the way out, which returns if it is a handler that
+/// hopes to have made room.
 macro_rules! throwing {
     ($($name:ident by $alloc:ident),*) => { $(
         /// `operator new`, which throws.

@@ -1,5 +1,5 @@
-//! Objects for who comes before everybody: functions that choose another function (`ifunc`), which the loader calls while
-//! it links the program. The words that threads have are there by then, but not what is to be in them.
+//! Objects for who comes before everybody: functions that choose another function (`ifunc`), which the loader calls
+//! while it links the program. The words that threads have are there by then, but not what is to be in them.
 //!
 //! They come from a few pages of the library, one after the other, and are never used again.
 #![allow(unsafe_code, reason = "memory of the library, cut into objects")]

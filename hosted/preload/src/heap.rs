@@ -7,8 +7,8 @@
 //!                          └─ too early for that: a few pages of the library
 //! ```
 //!
-//! All three may be interrupted by signal handlers. The level is a byte of the library: a comparison at `Checked`, two at
-//! `Fast`.
+//! All three may be interrupted by signal handlers. The level is a byte of the library: a comparison at `Checked`, two
+//! at `Fast`.
 #![allow(unsafe_code, reason = "objects by their pointers")]
 
 use std::alloc::Layout;
@@ -87,8 +87,8 @@ fn choose() -> u8 {
     level
 }
 
-/// Chooses the level and has the heap's handlers of `fork` registered before anybody else's can be: so they are the last to
-/// run before a fork and the first after it, and the handlers of others may allocate.
+/// Chooses the level and has the heap's handlers of `fork` registered before anybody else's can be: so they are the
+/// last to run before a fork and the first after it, and the handlers of others may allocate.
 extern "C" fn before_others() {
     level();
 }
@@ -120,7 +120,8 @@ pub(crate) fn layout(size: usize, align: usize) -> Option<Layout> {
     Layout::from_size_align(size.max(1), align.max(LEAST_ALIGN)).ok()
 }
 
-/// What the thread has at hand for a small object. No bytes at all are served as one: each object has an address of its own.
+/// What the thread has at hand for a small object. No bytes at all are served as one: each object has an address of its
+/// own.
 #[inline(always)]
 fn at_hand(size: usize) -> Option<NonNull<u8>> {
     let class = SizeClass::of_size(size)?;
@@ -130,8 +131,8 @@ fn at_hand(size: usize) -> Option<NonNull<u8>> {
     if is_at(FAST) { heap::<WithHandlers<Fast>>().alloc_at_hand(class) } else { None }
 }
 
-/// Whether the process runs at this level. Asked before anything of the thread's is looked at: until the level is chosen there
-/// may be no such thing.
+/// Whether the process runs at this level. Asked before anything of the thread's is looked at: until the level is
+/// chosen there may be no such thing.
 #[inline(always)]
 fn is_at(level: u8) -> bool {
     LEVEL.load(Ordering::Relaxed) == level
@@ -212,8 +213,8 @@ unsafe fn free_rest(object: *mut u8) {
     if early::size(object).is_some() {
         return;
     }
-    // SAFETY: the caller's promise. A wrong one has been told to the heap's fault hook, which ends the process unless it was
-    // asked to go on.
+    // SAFETY: the caller's promise. A wrong one has been told to the heap's fault hook, which ends the process unless
+    // it was asked to go on.
     let _ = by_level!(L => unsafe { heap::<L>().free_unsized(object) });
 }
 
@@ -267,8 +268,8 @@ fn could_be(usable: usize, size: usize, align: usize) -> bool {
     if size > usable {
         return false;
     }
-    // What has shrunk stays where it is while it fills half of it. Else it is as large as a new one would be: rounded up
-    // to its alignment, or to whole pages if that is larger than slots are, and to an eighth.
+    // What has shrunk stays where it is while it fills half of it. Else it is as large as a new one would be: rounded
+    // up to its alignment, or to whole pages if that is larger than slots are, and to an eighth.
     let padded = size.checked_next_multiple_of(align.max(LEAST_ALIGN)).filter(|&padded| padded <= MOST_SMALL_BYTES);
     let least = padded.unwrap_or(size.next_multiple_of(PAGE));
     usable / 2 < size || usable <= least + least / 8

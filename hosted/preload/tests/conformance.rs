@@ -1,5 +1,5 @@
-//! The functions of C and the operators of C++, each by the rules of its manual, at every level; the C library's own heap
-//! is the control.
+//! The functions of C and the operators of C++, each by the rules of its manual, at every level; the C library's own
+//! heap is the control.
 #![cfg(all(target_os = "linux", target_env = "gnu"))]
 
 mod common;

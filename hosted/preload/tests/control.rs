@@ -1,4 +1,5 @@
-//! What C programs ask of the library at run time, by `pagemill.h`, and what whoever starts them does by `PAGEMILL_CONF`.
+//! What C programs ask of the library at run time, by `pagemill.h`, and what whoever starts them does by
+//! `PAGEMILL_CONF`.
 #![cfg(all(target_os = "linux", target_env = "gnu"))]
 
 mod common;

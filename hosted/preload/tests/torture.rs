@@ -1,5 +1,6 @@
-//! What is hard for a heap: threads and what they do at their end, copies of the process, no memory, libraries that come
-//! and go, signal handlers, the time before and after `main`. Most of it with the C library's own heap as the control.
+//! What is hard for a heap: threads and what they do at their end, copies of the process, no memory, libraries that
+//! come and go, signal handlers, the time before and after `main`. Most of it with the C library's own heap as the
+//! control.
 //!
 //! With `PAGEMILL_FULL=1` each takes longer, and has ten times the turns.
 #![cfg(all(target_os = "linux", target_env = "gnu"))]

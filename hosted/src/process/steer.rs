@@ -27,8 +27,8 @@ where
     Frames<'static, Hosted, C>: Sync,
     Heap<'static, Hosted, C>: Sync,
 {
-    /// Starts the thread in the background, if somebody wants it and it is not there: because there was no time for it yet,
-    /// or because this is a copy of a process that had one. What is started allocates, and nothing is held here.
+    /// Starts the thread in the background, if somebody wants it and it is not there: because there was no time for it
+    /// yet, or because this is a copy of a process that had one. What is started allocates, and nothing is held here.
     pub(super) fn start_background_by_the_way(&'static self) {
         if self.background.is_missing() && edges::is_ready() && Hosted::context() == Context::Task {
             self.background.start_by_the_way();

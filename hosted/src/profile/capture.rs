@@ -1,8 +1,8 @@
 //! The stack of the caller, by the tables that the compiler writes for unwinding: no frame pointers are needed.
 //!
-//! On x86-64 by what is [known](super::rules) of each place. Elsewhere, and where that is not enough, by the unwinder that
-//! every program with Rust's standard library has, and most with C++. It allocates nothing where the C library finds the
-//! tables by itself (glibc 2.35, musl); elsewhere it may take the lock of the loader.
+//! On x86-64 by what is [known](super::rules) of each place. Elsewhere, and where that is not enough, by the unwinder
+//! that every program with Rust's standard library has, and most with C++. It allocates nothing where the C library
+//! finds the tables by itself (glibc 2.35, musl); elsewhere it may take the lock of the loader.
 #![allow(unsafe_code, reason = "functions of the unwinder, and words of the stack")]
 
 use std::ffi::{c_int, c_void};
@@ -80,8 +80,8 @@ impl Stack {
             if next <= end || next - end > MOST_BYTES || next % size_of::<usize>() != 0 {
                 return false;
             }
-            // SAFETY: words of a frame of this thread's stack, which goes from `end` to `next`, as the tables of its code
-            // have it.
+            // SAFETY: words of a frame of this thread's stack, which goes from `end` to `next`, as the tables of its
+            // code have it.
             let word = |below: usize| unsafe { std::ptr::without_provenance::<usize>(next - below).read() };
             if saved != 0 {
                 frame = word(saved);
@@ -111,8 +111,8 @@ extern "C" fn each(context: *mut c_void, stack: *mut c_void) -> c_int {
     let mut before = 0;
     // SAFETY: the context that the unwinder gives, and a place for the answer.
     let address = unsafe { _Unwind_GetIPInfo(context, &mut before) };
-    // What a handler has interrupted is at an instruction that is yet to come, perhaps in the middle of an epilogue, of which
-    // the tables are not exact: the stack of a handler ends at the handler.
+    // What a handler has interrupted is at an instruction that is yet to come, perhaps in the middle of an epilogue, of
+    // which the tables are not exact: the stack of a handler ends at the handler.
     let is_called = address != 0 && before == 0;
     let Some(place) = stack.frames.get_mut(stack.len).filter(|_| is_called) else { return ENOUGH };
     // A frame returns behind its call, which may be the last of its function, and in another line.

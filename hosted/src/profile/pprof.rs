@@ -156,7 +156,8 @@ impl Builder {
         let name = self.string(&line.function);
         message.number(1, number);
         message.number(2, name);
-        // Where this is the same, `pprof` reads the name anew: what C++ has encoded, but of Rust's it would take types away.
+        // Where this is the same, `pprof` reads the name anew: what C++ has encoded, but of Rust's it would take types
+        // away.
         message.number(3, if line.function.starts_with("_Z") { name } else { 0 });
         message.number(4, self.string(&line.file));
         self.profile.message(field::FUNCTION, &message);

@@ -1,5 +1,5 @@
-//! How to get from a frame to the one that called it, for x86-64: what the compiler's tables say, kept in a word for each
-//! place that was met.
+//! How to get from a frame to the one that called it, for x86-64: what the compiler's tables say, kept in a word for
+//! each place that was met.
 //!
 //! ```text
 //!  63              16 15        6   5   4        1  0
@@ -10,8 +10,8 @@
 //!   in place of all that: 0 for what does not fit, 1 for the outermost frame
 //! ```
 //!
-//! The tables are programs for each function, which the unwinder looks up and runs at each step. Most of what they come to is
-//! as above, and the same each time. What is not is left to the unwinder.
+//! The tables are programs for each function, which the unwinder looks up and runs at each step. Most of what they come
+//! to is as above, and the same each time. What is not is left to the unwinder.
 #![allow(unsafe_code, reason = "tables in the memory of programs and libraries")]
 
 use std::ffi::{c_int, c_void};
@@ -181,8 +181,8 @@ fn rule_at(address: usize) -> Option<Rule> {
         table.fde_for_address(&frames, &bases, address as u64, |frames, bases, at| frames.cie_from_offset(bases, at));
     let function = function.ok()?;
     if function.is_signal_trampoline() {
-        // The stack of a handler ends at the handler. What it interrupted may be in the middle of an epilogue, of which the
-        // tables are not exact, and who follows them then reads what is no stack.
+        // The stack of a handler ends at the handler. What it interrupted may be in the middle of an epilogue, of which
+        // the tables are not exact, and who follows them then reads what is no stack.
         return Some(Rule::Outermost);
     }
     let mut context = UnwindContext::<usize, Small>::new_in();

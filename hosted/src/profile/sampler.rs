@@ -1,10 +1,10 @@
 //! Who is told of samples, and what he makes of it.
 //!
-//! A sample stands for as many objects of its size as it takes for one to be a sample: `1 / (1 - exp(-size / mean))`. What
-//! takes its place when it is freed is a sample too, so whoever asks for and frees one object over and over, and meets a
-//! mark, would be asked for his stack each time. That is as it should be on average, since he is seldom met, and no comfort
-//! to him. So marks that are passed on too fast are let go, by chance, and those that are left have as much more weight:
-//! nothing of what the numbers tell changes in the mean.
+//! A sample stands for as many objects of its size as it takes for one to be a sample: `1 / (1 - exp(-size / mean))`.
+//! What takes its place when it is freed is a sample too, so whoever asks for and frees one object over and over, and
+//! meets a mark, would be asked for his stack each time. That is as it should be on average, since he is seldom met,
+//! and no comfort to him. So marks that are passed on too fast are let go, by chance, and those that are left have as
+//! much more weight: nothing of what the numbers tell changes in the mean.
 
 use lock_api::Mutex;
 use pagemill::{Sample, SampleHook};
@@ -87,8 +87,8 @@ impl Drop for Inside {
 
 /// Runs `work` on what is known.
 ///
-/// Whoever has the lock, here and below, has his CPU claimed. Others wait for the lock with those of the heap in hand; if a
-/// handler of his waited for one of these, nobody would go on.
+/// Whoever has the lock, here and below, has his CPU claimed. Others wait for the lock with those of the heap in hand;
+/// if a handler of his waited for one of these, nobody would go on.
 pub(super) fn with<R>(work: impl FnOnce(&mut State) -> R) -> R {
     let _inside = Inside::enter();
     let _claimed = tls::claim();
@@ -253,7 +253,8 @@ fn likelihood(means: f64) -> f64 {
 static FORKING: AtomicBool = AtomicBool::new(false);
 static WAS_INSIDE: AtomicBool = AtomicBool::new(false);
 
-/// Takes the lock before the process is copied, unless the caller is a handler that interrupted who has it on its thread.
+/// Takes the lock before the process is copied, unless the caller is a handler that interrupted who has it on its
+/// thread.
 pub(crate) fn before_fork() {
     // It stays inside until after the fork: a handler between must not wait for the lock.
     let inside = Inside::enter();

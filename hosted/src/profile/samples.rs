@@ -56,7 +56,8 @@ impl Samples {
         Live { stack: words[1] as u32, shift: (words[1] >> 32) as u8, objects, bytes }
     }
 
-    /// Notes a sample, in place of one that was at the same address, which is answered. `Err` if there is no more memory.
+    /// Notes a sample, in place of one that was at the same address, which is answered. `Err` if there is no more
+    /// memory.
     pub(super) fn insert(&mut self, address: usize, live: Live) -> Result<Option<Live>, ()> {
         if (self.count + 1) * 2 > self.capacity() && !self.grow() {
             return Err(());

@@ -1,7 +1,7 @@
 //! Profiles by a signal: the handler wakes a thread that writes them.
 //!
-//! A handler may have interrupted anything, and writing a profile takes memory and locks. So the thread waits for it, and the
-//! handler does no more than count.
+//! A handler may have interrupted anything, and writing a profile takes memory and locks. So the thread waits for it,
+//! and the handler does no more than count.
 #![allow(unsafe_code, reason = "a signal handler, and a word to sleep on")]
 
 use std::io;
@@ -16,7 +16,8 @@ static ASKED: AtomicU32 = AtomicU32::new(0);
 /// Whether the thread is there.
 static WAITS: AtomicBool = AtomicBool::new(false);
 
-/// Calls `work` on a thread of its own, whenever the process gets this signal. Signals that come while it works are one.
+/// Calls `work` on a thread of its own, whenever the process gets this signal. Signals that come while it works are
+/// one.
 pub(super) fn on(signal: i32, work: fn()) -> io::Result<()> {
     if !WAITS.swap(true, Ordering::Relaxed) {
         let wait = move || {

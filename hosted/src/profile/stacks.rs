@@ -49,8 +49,8 @@ impl Stacks {
         Self { records: Words::new(), used: FIRST, index: Words::new(), count: 0 }
     }
 
-    /// The place of a stack, which is noted if it is new. Where there is no more room for it, the place of one that has no
-    /// frames; 0 if there is none at all.
+    /// The place of a stack, which is noted if it is new. Where there is no more room for it, the place of one that has
+    /// no frames; 0 if there is none at all.
     pub(super) fn find(&mut self, frames: &[usize]) -> u32 {
         let hash = frames.iter().fold(frames.len() as u64, |hash, &frame| {
             (hash.rotate_left(5) ^ frame as u64).wrapping_mul(0x517c_c1b7_2722_0a95)
@@ -144,8 +144,8 @@ impl Stacks {
         self.used
     }
 
-    /// Copies all records, if there is room for them, and answers how many words they are; from now on growth counts from
-    /// here, if so told.
+    /// Copies all records, if there is room for them, and answers how many words they are; from now on growth counts
+    /// from here, if so told.
     pub(super) fn copy(&mut self, to: &mut [u64], rebase: bool) -> Option<usize> {
         if self.records.is_empty() {
             return Some(0);

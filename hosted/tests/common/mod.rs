@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use pagemill_hosted::{Level, Pagemill};
 
-/// Checks that the heap adds up. It does while nothing moves, and the harness has threads that come and end: so it may take
-/// a few looks until none of them is at it.
+/// Checks that the heap adds up. It does while nothing moves, and the harness has threads that come and end: so it may
+/// take a few looks until none of them is at it.
 pub(crate) fn adds_up<L: Level>(heap: &Pagemill<L>) {
     let mut looks = 0;
     while let Err(wrong) = heap.heap().validate() {

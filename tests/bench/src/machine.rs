@@ -1,8 +1,8 @@
 //! What pagemill needs of a machine, and what needs `unsafe`: the machines it is measured on.
 //!
 //! "Kernel style" is what a kernel does: a thread is a CPU, its desks are its own, and claiming them takes no atomic
-//! read-modify-write. On a simulated machine one thread says which CPU it is, and has a busy byte. The hosted machine is
-//! the crate `pagemill-hosted`, in which a thread sits on a CPU's number.
+//! read-modify-write. On a simulated machine one thread says which CPU it is, and has a busy byte. The hosted machine
+//! is the crate `pagemill-hosted`, in which a thread sits on a CPU's number.
 #![allow(unsafe_code)]
 
 use std::cell::Cell;
@@ -280,14 +280,16 @@ impl<P: Platform, C: Config> Instance<P, C> {
         &self.frames
     }
 
-    /// Lays the calling CPU's pool on its desk, if the machine has desks. The CPU's place is given up before the instance.
+    /// Lays the calling CPU's pool on its desk, if the machine has desks. The CPU's place is given up before the
+    /// instance.
     pub fn settle(&self)
     where
         C: 'static,
     {
         if P::HAS_DESKS {
-            // SAFETY: what `settle` keeps are the desk and, in the pool itself, the address of the allocator. The caller
-            // borrows the instance, so it does not move, until its place is given up and its desk is empty again.
+            // SAFETY: what `settle` keeps are the desk and, in the pool itself, the address of the allocator. The
+            // caller borrows the instance, so it does not move, until its place is given up and its desk is empty
+            // again.
             let frames: &'static Frames<'static, P, C> = unsafe { &*std::ptr::from_ref(&self.frames) };
             assert!(frames.settle(), "the CPU has a pool and has not claimed it");
         }

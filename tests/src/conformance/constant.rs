@@ -1,5 +1,5 @@
-//! Requests whose layouts the compiler knows: an allocator that is inlined into its caller becomes other code there, with
-//! its size class a constant, and none of the other properties would run it.
+//! Requests whose layouts the compiler knows: an allocator that is inlined into its caller becomes other code there,
+//! with its size class a constant, and none of the other properties would run it.
 
 use core::alloc::{GlobalAlloc, Layout};
 

@@ -24,8 +24,8 @@ pub struct Limits {
     pub blocks: usize,
     /// How many steps of random work each thread does.
     pub rounds: usize,
-    /// More bytes than the allocator can ever lend at a time. With `None` there is no end in sight, and the properties of
-    /// exhaustion are left out.
+    /// More bytes than the allocator can ever lend at a time. With `None` there is no end in sight, and the properties
+    /// of exhaustion are left out.
     pub memory: Option<usize>,
 }
 
@@ -189,8 +189,8 @@ impl<'k> Kit<'k> {
         layout.size() <= self.limits.largest && layout.align() <= self.limits.align && self.count(layout) > 0
     }
 
-    /// How many such blocks may be lent at a time. An allocator that knows no alignment needs the alignment's bytes on top of
-    /// the block's.
+    /// How many such blocks may be lent at a time. An allocator that knows no alignment needs the alignment's bytes on
+    /// top of the block's.
     pub(super) fn count(&self, layout: Layout) -> usize {
         let over = if layout.align() > 16 { layout.align() } else { 0 };
         (self.limits.held / (layout.size() + over).max(16)).min(self.limits.blocks)
@@ -229,8 +229,8 @@ pub(super) fn powers(limit: usize) -> impl Iterator<Item = usize> {
     (0..=limit.ilog2()).map(|bits| 1 << bits)
 }
 
-/// Sizes on both sides of every border that size classes are likely to have: all small ones, then eight borders a doubling,
-/// then two.
+/// Sizes on both sides of every border that size classes are likely to have: all small ones, then eight borders a
+/// doubling, then two.
 pub(super) fn sizes(limit: usize) -> impl Iterator<Item = usize> {
     const ALL: usize = 128;
     const MANY: usize = 64 << 10;

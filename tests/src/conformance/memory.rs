@@ -26,8 +26,8 @@ pub(super) trait Subject: Sync {
     /// The block is lent, and `layout` fits it.
     unsafe fn deallocate(&self, start: NonNull<u8>, layout: Layout);
 
-    /// Asks for the same block with another size; the old one stays lent if the answer is `None`. `zeroed` is for growth
-    /// by [`Allocator`] alone.
+    /// Asks for the same block with another size; the old one stays lent if the answer is `None`. `zeroed` is for
+    /// growth by [`Allocator`] alone.
     ///
     /// # Safety
     /// The block is lent, `old` fits it, and `new` has its alignment where the trait knows no other.
@@ -71,7 +71,8 @@ impl<A: GlobalAlloc + Sync> Subject for ByGlobal<'_, A> {
 
     unsafe fn resize(&self, start: NonNull<u8>, old: Layout, new: Layout, zeroed: bool) -> Option<NonNull<[u8]>> {
         assert!(old.align() == new.align() && new.size() != 0 && !zeroed, "beyond GlobalAlloc");
-        // SAFETY: as the caller promises; the new size is not zero, and `new` is a layout, so that it overflows nothing.
+        // SAFETY: as the caller promises; the new size is not zero, and `new` is a layout, so that it overflows
+        // nothing.
         let start = unsafe { self.0.realloc(start.as_ptr(), old, new.size()) };
         bytes_at(start, new.size())
     }
@@ -245,8 +246,8 @@ impl<'k> Block<'k> {
         pattern::verify_zero(self.written(range.clone()), range).map_err(|fault| fault.at(at, self.layout))
     }
 
-    /// Some of its bytes. Properties name only those that the kit wrote or that the allocator says it wrote; the latter is
-    /// what they check, so it has to be read.
+    /// Some of its bytes. Properties name only those that the kit wrote or that the allocator says it wrote; the latter
+    /// is what they check, so it has to be read.
     fn written(&self, range: Range<usize>) -> &[u8] {
         assert!(range.start <= range.end && range.end <= self.len);
         // SAFETY: the start of the range lies in the block, or at its end.
@@ -285,8 +286,8 @@ impl<'k> Block<'k> {
         }
     }
 
-    /// From now on it goes by another layout that fits it: the alignment is the same, the size any from what was asked for
-    /// to what there is.
+    /// From now on it goes by another layout that fits it: the alignment is the same, the size any from what was asked
+    /// for to what there is.
     pub(super) fn relabel(&mut self, size: usize) {
         assert!((self.layout.size()..=self.len).contains(&size));
         self.layout = Layout::from_size_align(size, self.layout.align()).expect("the block lies in memory");

@@ -1,5 +1,5 @@
-//! What blocks are filled with: every byte tells its block and its place in it, so that bytes of a neighbour, of another
-//! place, or of the block's last owner are told from its own.
+//! What blocks are filled with: every byte tells its block and its place in it, so that bytes of a neighbour, of
+//! another place, or of the block's last owner are told from its own.
 
 use core::ops::Range;
 

@@ -28,8 +28,8 @@ fn step(kit: &Kit<'_>, old: Layout, new: Layout) -> Result<(), Broken> {
     Ok(())
 }
 
-/// Sizes for a block of this alignment: all borders; only the small ones where others did the large ones; a few where the
-/// alignment makes blocks large.
+/// Sizes for a block of this alignment: all borders; only the small ones where others did the large ones; a few where
+/// the alignment makes blocks large.
 fn sizes_for(align: usize, limit: usize) -> impl Iterator<Item = usize> {
     let few = [1, 24, align - 1, align, align + 1, 2 * align, 3 * align + 5];
     let largest = match align {
@@ -64,7 +64,8 @@ pub(super) fn shrink(kit: &Kit<'_>) -> Result<(), Broken> {
     Ok(())
 }
 
-/// A block that grows bit by bit to the largest size and shrinks again, as a vector does, while others are lent in its way.
+/// A block that grows bit by bit to the largest size and shrinks again, as a vector does, while others are lent in its
+/// way.
 pub(super) fn back_and_forth(kit: &Kit<'_>) -> Result<(), Broken> {
     for align in [1, 8, 64, 4096] {
         let limit = kit.limits().largest;

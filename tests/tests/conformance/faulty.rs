@@ -1,5 +1,5 @@
-//! Heaps with one fault each, of the kinds that heaps had: the kit has to find every one of them, and every property has
-//! to be of use for one of them at least.
+//! Heaps with one fault each, of the kinds that heaps had: the kit has to find every one of them, and every property
+//! has to be of use for one of them at least.
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::collections::HashMap;
@@ -199,7 +199,8 @@ impl Faulty {
 
     fn scribble(&self, place: *mut u8) {
         if self.is_inside(place) {
-            // SAFETY: all multiples of a word in the memory of the heap can be written to, which is what makes it a fault.
+            // SAFETY: all multiples of a word in the memory of the heap can be written to, which is what makes it a
+            // fault.
             unsafe { place.cast::<u64>().write(0x0bad_0bad_0bad_0bad) };
         }
     }

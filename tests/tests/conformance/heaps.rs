@@ -53,8 +53,8 @@ fn heaps_over_memory_that_ends() {
     let limits = Limits::of_memory(BYTES);
     conforms::<Checked>(BYTES, limits, &Threads(3));
     conforms::<Fast>(BYTES, limits, &Alone);
-    // Large blocks have two frames more, so that one of a power of two comes out of twice as many; and what other threads
-    // hold back is not there when memory ends.
+    // Large blocks have two frames more, so that one of a power of two comes out of twice as many; and what other
+    // threads hold back is not there when memory ends.
     let limits = Limits { largest: 256 << 10, align: 64 << 10, ..limits };
     conforms::<Hardened>(BYTES, limits, &Alone);
 }

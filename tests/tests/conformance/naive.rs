@@ -1,5 +1,5 @@
-//! A heap as plain as can be: first fit over one stretch of memory, with its books in a map beside it. It is right, and it
-//! bears to be used wrongly, so that faults can be built on it which break nothing but the rules.
+//! A heap as plain as can be: first fit over one stretch of memory, with its books in a map beside it. It is right, and
+//! it bears to be used wrongly, so that faults can be built on it which break nothing but the rules.
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::collections::BTreeMap;

@@ -1,4 +1,5 @@
-//! Programs of any language with another `malloc`: whether they say the same, what they take, and how long a pair is in C.
+//! Programs of any language with another `malloc`: whether they say the same, what they take, and how long a pair is in
+//! C.
 //!
 //! ```text
 //!   compare   each program with glibc and at each level of libpagemill.so: the same output?

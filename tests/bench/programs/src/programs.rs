@@ -105,7 +105,8 @@ impl Program {
     }
 }
 
-/// A directory for one run, empty at its start and gone at its end. Its name is always the same, since programs tell it.
+/// A directory for one run, empty at its start and gone at its end. Its name is always the same, since programs tell
+/// it.
 struct Place {
     dir: PathBuf,
 }

@@ -1,4 +1,5 @@
-//! Measuring: every heap once in each round, in a random order, so that a change in the machine's load meets all of them.
+//! Measuring: every heap once in each round, in a random order, so that a change in the machine's load meets all of
+//! them.
 
 use bench_record::stats::Spread;
 

@@ -1,4 +1,5 @@
-//! `cargo demo`: a machine boots on pagemill under QEMU, then the same scenarios run hosted, and a program runs on its heap.
+//! `cargo demo`: a machine boots on pagemill under QEMU, then the same scenarios run hosted, and a program runs on its
+//! heap.
 
 use crate::cargo::{self, BARE_TARGET};
 use crate::failure::{Failure, Outcome};

@@ -79,8 +79,8 @@ impl Checker {
         Ok((reports.len(), reports.iter().map(|report| report.caught).sum()))
     }
 
-    /// `cargo test` of the core crate built for the checker. Its own target directory, since every crate is built anew; no
-    /// LTO, which would cost more time than the models take; with assertions, which are then explored too.
+    /// `cargo test` of the core crate built for the checker. Its own target directory, since every crate is built anew;
+    /// no LTO, which would cost more time than the models take; with assertions, which are then explored too.
     fn command(&self, number: usize) -> Command {
         let mut command = cargo::cargo();
         command.args(["test", "--release", "-p", "pagemill", "--lib", "--target-dir"]);

@@ -1,4 +1,5 @@
-//! Runs of test programs: their output passes through, and the tests are counted, since a run of no test proves nothing.
+//! Runs of test programs: their output passes through, and the tests are counted, since a run of no test proves
+//! nothing.
 
 use crate::cargo;
 use crate::failure::{Failure, Outcome};
@@ -15,8 +16,8 @@ pub(crate) fn run(command: &mut Command, what: &str) -> Outcome<usize> {
     pass_on(&mut child, what)
 }
 
-/// Runs two test programs at once, since each keeps one CPU busy for minutes, and returns how many tests passed in each.
-/// The output of the second is shown when both have ended.
+/// Runs two test programs at once, since each keeps one CPU busy for minutes, and returns how many tests passed in
+/// each. The output of the second is shown when both have ended.
 pub(crate) fn run_both(first: (&mut Command, &str), second: (&mut Command, &str)) -> Outcome<[usize; 2]> {
     let start = |command: &mut Command| {
         command.stdout(Stdio::piped()).spawn().map_err(|error| cargo::cannot_start(command, &error))

@@ -33,8 +33,8 @@ const HEAP: &[&str] = &[
     "tiny",
 ];
 
-/// The tests of the heap's layers that the short form runs: each layer through its own calls. The list is kept by hand, so
-/// that a test that has another name fails the run.
+/// The tests of the heap's layers that the short form runs: each layer through its own calls. The list is kept by hand,
+/// so that a test that has another name fails the run.
 const SHORT: &[&str] = &[
     "global::tests::a_hook_that_returns_makes_wrong_frees_harmless",
     "global::tests::a_wrong_realloc_is_refused_and_changes_nothing",
@@ -78,8 +78,8 @@ const SHORT: &[&str] = &[
     "tiny::tests::wrong_frees_change_nothing",
 ];
 
-/// What the short form does not see: whether each byte of something mixed may be changed, instead of all of it. A look at
-/// a pool would otherwise cost a look at each of its thousands of words, three quarters of the time.
+/// What the short form does not see: whether each byte of something mixed may be changed, instead of all of it. A look
+/// at a pool would otherwise cost a look at each of its thousands of words, three quarters of the time.
 const WHOLE: &str = "-Zmiri-tree-borrows-no-precise-interior-mut";
 
 pub(crate) fn run(words: &[String]) -> Outcome {

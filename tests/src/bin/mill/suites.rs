@@ -1,8 +1,9 @@
 //! `cargo alloc-suites`: the test suites of other people's code that lives on its allocator, with ours installed.
 //!
-//! The standard library's collections bring their tests along in nightly's `rust-src`; crates bring theirs in what cargo
-//! downloads. Both are copied below the target directory, `tests/suites/allocator` is linked into every test program, and
-//! cargo runs them as it would at home. In each program one more test says that it really runs on that allocator.
+//! The standard library's collections bring their tests along in nightly's `rust-src`; crates bring theirs in what
+//! cargo downloads. Both are copied below the target directory, `tests/suites/allocator` is linked into every test
+//! program, and cargo runs them as it would at home. In each program one more test says that it really runs on that
+//! allocator.
 
 mod inject;
 mod list;
@@ -137,8 +138,8 @@ fn test_crate(wanted: &Wanted, suite: &Suite, home: &Path) -> Outcome {
     wanted.test(&mut command, suite.name, &[])
 }
 
-/// Cargo in a workspace of the suites, all of which share what they build. Warnings about other people's code are not for
-/// who reads this.
+/// Cargo in a workspace of the suites, all of which share what they build. Warnings about other people's code are not
+/// for who reads this.
 fn cargo_in<'c>(command: &'c mut Command, home: &Path) -> &'c mut Command {
     command.current_dir(home).env("CARGO_TARGET_DIR", cargo::target_dir().join("alloc-suites/target"));
     command.env("RUSTFLAGS", "--cap-lints allow")

@@ -1,5 +1,5 @@
-//! The smallest kernel with frames and a heap over them as its global allocator, for one CPU and one node: a program for
-//! bare metal, built to be measured by `tests/size.rs` and never run.
+//! The smallest kernel with frames and a heap over them as its global allocator, for one CPU and one node: a program
+//! for bare metal, built to be measured by `tests/size.rs` and never run.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 #[cfg(not(target_os = "none"))]

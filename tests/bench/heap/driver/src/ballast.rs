@@ -1,9 +1,9 @@
 //! Memory that is kept warm.
 //!
 //! A virtual machine may give free memory back to its host, whole huge pages after a second or two. Who is lent such a
-//! page next pays for the host's work as well: twenty times as much as for the guest's. That would fall on whoever comes
-//! first after a pause, and on users of huge pages most. So the driver holds some touched memory, lets go of it just
-//! before each run, and takes it back right after: the worker finds pages that the host has.
+//! page next pays for the host's work as well: twenty times as much as for the guest's. That would fall on whoever
+//! comes first after a pause, and on users of huge pages most. So the driver holds some touched memory, lets go of it
+//! just before each run, and takes it back right after: the worker finds pages that the host has.
 #![allow(unsafe_code)]
 
 use std::ptr::{NonNull, null_mut};

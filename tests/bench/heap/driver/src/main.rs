@@ -1,7 +1,8 @@
 //! Heap benchmarks: pagemill and its peers, each a program of its own, doing the same; `--help` says how.
 //!
-//! [`args`] says what to measure, [`allocators`] who, [`workers`] builds and runs them, [`rounds`] interleaves the runs on [`ballast`],
-//! [`row`] is what is recorded, [`table`], [`markdown`] and [`report`] show it. What is done is in the crate `heap-workloads`.
+//! [`args`] says what to measure, [`allocators`] who, [`workers`] builds and runs them, [`rounds`] interleaves the runs
+//! on [`ballast`], [`row`] is what is recorded, [`table`], [`markdown`] and [`report`] show it. What is done is in the
+//! crate `heap-workloads`.
 
 mod allocators;
 mod args;

@@ -9,7 +9,8 @@ pub(super) struct Suite {
     pub(super) version: &'static str,
     /// Features beyond the default ones.
     pub(super) features: &'static [&'static str],
-    /// Dependencies of its benchmarks, and of tests that no allocator can fail: left out, because they take long to build.
+    /// Dependencies of its benchmarks, and of tests that no allocator can fail: left out, because they take long to
+    /// build.
     pub(super) dropped: &'static [&'static str],
     /// Files of tests that need what was dropped, or that no allocator can pass on a busy machine.
     pub(super) without: &'static [&'static str],

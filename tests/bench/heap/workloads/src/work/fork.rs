@@ -1,5 +1,5 @@
-//! A program forks while its threads allocate, and the child goes on allocating: a lock that another thread held at that
-//! moment is held for ever in the child.
+//! A program forks while its threads allocate, and the child goes on allocating: a lock that another thread held at
+//! that moment is held for ever in the child.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
