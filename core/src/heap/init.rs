@@ -18,8 +18,9 @@ use crate::sync::{AtomicU32, Publish};
 
 impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     /// The bytes of metadata that [`init`](Self::init) needs for `cpus` CPUs and `nodes` nodes, for objects in the
-    /// frames from 0 to the end of `span`: the CPUs' pools (57 KiB each), the depots, and a word for each 32 KiB; at
-    /// [`Hardened`](crate::Hardened) also the CPUs' quarantines (2 KiB each).
+    /// frames from 0 to the end of `span`: the CPUs' pools (56 KiB each), the depots, and a word for each 32 KiB. Half as
+    /// many bytes again with [linear marks](Config::LINEAR_SHADOW), beside the marks; and at
+    /// [`Hardened`](crate::Hardened) the CPUs' quarantines (2 KiB each).
     ///
     /// What describes slabs comes out of the frames themselves as slabs are made.
     pub const fn metadata_size(span: FrameSpan, cpus: usize, nodes: usize) -> usize {

@@ -25,6 +25,7 @@ const HEAP: &[&str] = &[
     "heap::",
     "large::",
     "object::",
+    "pool::tests",
     "reclaim::",
     "shadow::",
     "size_class::",
