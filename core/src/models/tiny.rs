@@ -13,6 +13,8 @@ use crate::platform::Context;
 use crate::tiny::TinyHeap;
 
 const REGION_BYTES: usize = 2048;
+/// Where a region lies decides how it is cut, and each execution of a model is to be the same as the last.
+const ALIGN: usize = 4096;
 const LAYOUT: Layout = Layout::new::<[u8; 100]>();
 
 std::thread_local! {
@@ -31,7 +33,8 @@ struct Tiny {
 
 impl Tiny {
     fn new() -> Arc<Self> {
-        let (bytes, start) = Bytes::with_address(REGION_BYTES);
+        let (bytes, place) = Bytes::with_address(REGION_BYTES + ALIGN);
+        let start = place.wrapping_add(place.align_offset(ALIGN));
         let region = core::ptr::slice_from_raw_parts_mut(start, REGION_BYTES);
         // Whoever finds the lock held has interrupted its holder.
         let heap = TinyHeap::with_context(|| Context::Nmi);
