@@ -360,7 +360,7 @@ impl<'m, T> PublishSlice<'m, T> {
     /// of an object. Plain loads, which compilers fold into what is done with them.
     #[inline(always)]
     pub(crate) fn settled(&self) -> &'m [T] {
-        // SAFETY: nobody writes it any more.
+        // SAFETY: the only write of it comes before the Release that published what the caller got here through.
         let len = unsafe { *self.len.as_ptr() };
         // SAFETY: as above.
         let first = unsafe { *self.first.as_ptr() };
@@ -409,7 +409,7 @@ impl<'m, T, const COUNT: usize> PublishSlices<'m, T, COUNT> {
     /// As [`PublishSlice::settled`].
     #[inline(always)]
     pub(crate) fn settled(&self, index: usize) -> &'m [T] {
-        // SAFETY: nobody writes it any more.
+        // SAFETY: the only write of it comes before the Release that published what the caller got here through.
         let len = unsafe { *self.len[index].as_ptr() };
         // SAFETY: as above.
         let first = unsafe { *self.first[index].as_ptr() };
@@ -441,7 +441,7 @@ impl Fixed {
     /// The number, for who got here as [`PublishSlice::settled`] has it.
     #[inline(always)]
     pub(crate) fn settled(&self) -> usize {
-        // SAFETY: nobody writes it any more.
+        // SAFETY: the only write of it comes before the Release that published what the caller got here through.
         unsafe { *self.0.as_ptr() }
     }
 }

@@ -33,7 +33,8 @@ unsafe impl<P: Platform, C: Config> GlobalAlloc for Heap<'static, P, C> {
         {
             return self.window.pointer(address);
         }
-        match alloc_rest(layout.size(), layout.align(), self) {
+        // SAFETY: size and alignment of one layout.
+        match unsafe { alloc_rest(layout.size(), layout.align(), self) } {
             0 => ptr::null_mut(),
             address => self.window.pointer(address),
         }
@@ -78,7 +79,8 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
         {
             return;
         }
-        free_rest(address, layout.size(), layout.align(), self);
+        // SAFETY: as in `alloc`.
+        unsafe { free_rest(address, layout.size(), layout.align(), self) };
     }
 
     /// What follows a wrong free, which the hook knows of by now: nothing if there is one and it has returned, else the
@@ -95,17 +97,21 @@ impl<P: Platform, C: Config> Heap<'_, P, C> {
 }
 
 /// A layout that came in two registers: those in which Rust's functions get it, so that none of them moves it.
-fn known(size: usize, align: usize) -> Layout {
+///
+/// # Safety
+/// Size and alignment are those of one layout.
+unsafe fn known(size: usize, align: usize) -> Layout {
     debug_assert!(Layout::from_size_align(size, align).is_ok());
-    // SAFETY: the two are of a layout.
+    // SAFETY: the caller's promise.
     unsafe { Layout::from_size_align_unchecked(size, align) }
 }
 
 #[cold]
 #[inline(never)]
 #[allow(improper_ctypes_definitions, reason = "for its panics, not for foreign callers")]
-extern "C" fn alloc_rest<P: Platform, C: Config>(size: usize, align: usize, heap: &Heap<'_, P, C>) -> usize {
-    let layout = known(size, align);
+unsafe extern "C" fn alloc_rest<P: Platform, C: Config>(size: usize, align: usize, heap: &Heap<'_, P, C>) -> usize {
+    // SAFETY: the caller has them of one layout.
+    let layout = unsafe { known(size, align) };
     heap.alloc_slow(layout, true).or_null()
 }
 
@@ -151,8 +157,14 @@ unsafe extern "C" fn realloc_rest<P: Platform, C: Config>(
 #[cold]
 #[inline(never)]
 #[allow(improper_ctypes_definitions, reason = "as above")]
-extern "C" fn free_rest<P: Platform, C: Config>(address: usize, size: usize, align: usize, heap: &Heap<'_, P, C>) {
-    let layout = known(size, align);
+unsafe extern "C" fn free_rest<P: Platform, C: Config>(
+    address: usize,
+    size: usize,
+    align: usize,
+    heap: &Heap<'_, P, C>,
+) {
+    // SAFETY: the caller has them of one layout.
+    let layout = unsafe { known(size, align) };
     let freed = match SizeClass::of(layout) {
         _ if C::HARDENED => heap.free_hardened(address, Some(layout)),
         // The pool has been asked.
