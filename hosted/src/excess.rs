@@ -11,8 +11,8 @@
 //! what is left goes at the next occasion.
 //!
 //! No peak is made of what is idle: before more is touched than ever was, kept blocks are taken apart and dirty frames
-//! go back. That is outside of the bucket, and all that ever goes back so is about as much as the peak: where it comes
-//! and goes, and clean frames are lent rather than dirty ones, it would go on for ever.
+//! go back. That is outside of the bucket, and all that ever goes back so is a share of the peak, and with time as much
+//! as the peak: where it comes and goes, and clean frames are lent rather than dirty ones, it would go on for ever.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
@@ -30,6 +30,9 @@ const AT_ONCE_BYTES: usize = LEAST_BYTES / 8;
 /// What may be idle at a peak, and how much more is touched before it is looked again.
 const LEAST_IDLE_BYTES: usize = 1 << 20;
 const LOOK_BYTES: usize = 256 << 10;
+/// What goes back for the sake of the peak: a share of it, and so much more each millisecond, some 1 % of one core.
+const SPARED_SHARE: usize = 4;
+const SPARED_PER_MS: usize = 25_000;
 /// Who lets more be dirty than is usual wants it at a peak, too.
 const USUAL_PER_MILLE: usize = 125;
 /// Bytes that may be given back for each millisecond that goes by: a page that comes and goes takes about 1.4 us, so
@@ -60,8 +63,9 @@ pub(crate) struct Excess {
     touched: AtomicUsize,
     /// Bytes that there may be pages behind before it is looked whether some of them are idle.
     peak: AtomicUsize,
-    /// Bytes given back for the sake of the peak.
+    /// Bytes given back for the sake of the peak, and the first time that some might have been.
     spared: AtomicUsize,
+    rising_ms: AtomicU64,
     /// Whether nothing is given back.
     forbidden: AtomicBool,
     /// Whether a thread that forks is who seems to be giving back.
@@ -80,6 +84,7 @@ impl Excess {
             touched: AtomicUsize::new(0),
             peak: AtomicUsize::new(0),
             spared: AtomicUsize::new(0),
+            rising_ms: AtomicU64::new(0),
             forbidden: AtomicBool::new(false),
             seized: AtomicBool::new(false),
         }
@@ -225,8 +230,9 @@ impl Excess {
         let peak = self.peak.load(Ordering::Relaxed);
         let is_idle = dirty + kept >= LEAST_IDLE_BYTES && options().dirty_per_mille() <= USUAL_PER_MILLE;
         let spared = self.spared.load(Ordering::Relaxed);
-        // Nothing was spared of the first peak there is.
-        if spared >= peak || !is_idle || self.is_forbidden() || now_ms() < self.not_before_ms.load(Ordering::Relaxed) {
+        let now = now_ms();
+        let may_go = now >= self.not_before_ms.load(Ordering::Relaxed) && !self.is_forbidden();
+        if !is_idle || !may_go || spared >= self.to_spare(peak, now) {
             self.peak.fetch_max(touched + LOOK_BYTES, Ordering::Relaxed);
             return;
         }
@@ -252,6 +258,16 @@ impl Excess {
         self.busy.swap(false, Ordering::AcqRel);
         // What others have freed meanwhile, as in `relieve`.
         while self.give_back(frames, reservation, self.excess(frames, memory), memory) {}
+    }
+
+    /// Bytes that may have gone by `now` for the sake of the peak, of which nothing is spared where it is the first.
+    fn to_spare(&self, peak: usize, now: u64) -> usize {
+        let first = match self.rising_ms.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => now,
+            Err(first) => first,
+        };
+        let passed = now.saturating_sub(first) as usize;
+        (peak / SPARED_SHARE).saturating_add(passed.saturating_mul(SPARED_PER_MS)).min(peak)
     }
 
     /// Gives everything back that is free, without counting.
@@ -322,4 +338,19 @@ pub(crate) fn now_ms() -> u64 {
     let told = keeping_errno(|| unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &mut time) });
     debug_assert_eq!(told, 0, "Linux has this clock");
     time.tv_sec as u64 * 1000 + time.tv_nsec as u64 / 1_000_000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn for_the_sake_of_a_peak_as_much_may_go_with_time_as_it_has() {
+        let (excess, peak) = (Excess::new(), 8 << 20);
+        assert_eq!(excess.to_spare(0, 1000), 0, "nothing of the first");
+        assert_eq!(excess.to_spare(peak, 1000), peak / SPARED_SHARE);
+        assert_eq!(excess.to_spare(peak, 1010), peak / SPARED_SHARE + 10 * SPARED_PER_MS);
+        assert_eq!(excess.to_spare(peak, 9000), peak);
+        assert_eq!(excess.to_spare(peak, 500), peak / SPARED_SHARE, "a clock that is late");
+    }
 }
