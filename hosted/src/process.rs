@@ -52,6 +52,10 @@ const HUGE_BYTES: usize = 2 << 20;
 const SMALL_BYTES: usize = 16 << 20;
 /// Threads whose frames have pools of their own.
 const FRAME_POOLS: usize = 16;
+/// What is left free before the heap's metadata. Without it the first thread's pool and a slab's first object were at
+/// the same place of their 256 MiB, and there are processors (Zen 4) that do not have two such lines at hand at once.
+/// An odd number of pages: slabs begin at multiples of eight.
+const APART_BYTES: usize = 5 * PAGE;
 /// Threads whose pools are made usable together.
 const TOGETHER: u32 = 16;
 /// The regions that there is metadata for besides what their frames need.
@@ -331,7 +335,7 @@ where
         let of_heap = Heap::<Hosted, C>::metadata_size(span, cpus, 1).checked_next_multiple_of(PAGE)?;
         let regions_at_most = REGIONS.min(memory / HUGE_BYTES);
         let of_regions = Frames::<Hosted, C>::memory_metadata_size(span).checked_add(regions_at_most * 4 * PAGE)?;
-        let heap = memory.checked_add(of_base)?;
+        let heap = memory.checked_add(of_base + APART_BYTES)?;
         let regions = heap.checked_add(of_heap)?;
         let slabs = regions.checked_add(of_regions)?.checked_next_multiple_of(PAGE)?;
         let end = slabs.checked_add(memory / SLABS_SHARE)? & !(PAGE - 1);
