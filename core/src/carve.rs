@@ -8,8 +8,10 @@ use core::mem::MaybeUninit;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
+use crate::config::Config;
 use crate::error::SetupError;
 use crate::frame::FrameRange;
+use crate::platform::Platform;
 
 /// The bytes that an instance keeps its state in.
 ///
@@ -162,6 +164,14 @@ unsafe impl<T> ZeroIsNew for crate::sync::Publish<'_, T> {
 // SAFETY: a pool of zero bytes is one of empty stacks that hold nothing, of node 0, of nobody's desk: as `new` makes
 // it.
 unsafe impl ZeroIsNew for crate::pool::ObjectPool {
+    fn zero() -> Self {
+        Self::new()
+    }
+}
+
+// SAFETY: a frame pool of zero bytes is one of empty magazines that have no tree, with an empty return buffer, of node
+// 0, of nobody's desk: as `new` makes it.
+unsafe impl<P: Platform, C: Config> ZeroIsNew for crate::frame_pool::FramePool<'_, P, C> {
     fn zero() -> Self {
         Self::new()
     }

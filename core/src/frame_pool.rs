@@ -37,16 +37,15 @@ use crate::zone::Mark;
 /// No tree begins here.
 const NO_TREE: usize = usize::MAX;
 
-/// Where the single frames of one mobility come from.
+/// Where the single frames of one mobility come from. All zeros at first: so are the pools of CPUs that nobody uses.
 struct Side<'m, P: Platform, C: Config> {
-    shelf: Shelf,
     /// The first frame of the tree the magazine was last filled from, and how many from there on are current: none if
     /// it has no tree, so that no frame number at all, however wrong, is taken for one of it.
     tree: OwnerUsize,
     current: OwnerUsize,
     /// That tree's arena, whose words most frames of the magazine have.
     arena: Publish<'m, Arena<'m, P, C>>,
-    /// Frames of the next refill.
+    /// Frames of the next refill, once there was one.
     batch: OwnerU32,
 }
 
@@ -97,14 +96,25 @@ pub(crate) struct PoolCount {
 
 impl<'m, P: Platform, C: Config> Side<'m, P, C> {
     const_fn! {
-        const fn new(shelf: Shelf) -> Self {
+        const fn new() -> Self {
             Self {
-                shelf,
-                tree: OwnerUsize::new(NO_TREE),
+                tree: OwnerUsize::new(0),
                 current: OwnerUsize::new(0),
                 arena: Publish::empty(),
-                batch: OwnerU32::new(C::REFILL_FRAMES),
+                batch: OwnerU32::new(0),
             }
+        }
+    }
+
+    fn has_tree(&self) -> bool {
+        self.current.get() != 0
+    }
+
+    /// How many frames it is to be filled with.
+    fn batch(&self) -> u32 {
+        match self.batch.get() {
+            0 => C::REFILL_FRAMES,
+            batch => batch,
         }
     }
 
@@ -124,7 +134,7 @@ impl<'m, P: Platform, C: Config> FramePool<'m, P, C> {
             block_limit: OwnerU32::new(0),
             hits: OwnerU64::new(0),
             rack: Rack::new(),
-            sides: [Side::new(Shelf::FIXED), Side::new(Shelf::MOVABLE)],
+            sides: [Side::new(), Side::new()],
             returns: ReturnBuffer::new(),
             near: Publish::empty(),
             home: Publish::empty(),
@@ -214,7 +224,7 @@ impl<'m, P: Platform, C: Config> FramePool<'m, P, C> {
         let welcome = arena.is_dense(index) || self.sides.iter().any(|side| side.is_current(pfn));
         let kept = welcome
             && arena.pools_on(self.node.load(Ordering::Relaxed))
-            && self.rack.push(self.side_of(pfn, arena.kind()).shelf, pfn.number(), self.limit.get());
+            && self.rack.push(self.shelf_of(self.side_of(pfn, arena.kind())), pfn.number(), self.limit.get());
         if !kept {
             self.returns.add(pinned, arena, pfn);
         }
@@ -231,7 +241,7 @@ impl<'m, P: Platform, C: Config> FramePool<'m, P, C> {
     pub(crate) fn put_block(&self, pinned: &mut Pinned<P>, nodes: &Nodes<'m, P, C>, head: Pfn, order: Order) -> bool {
         let Some(arena) = self.arena_of(nodes, head) else { return false };
         let index = arena.index(head);
-        let shelf = Shelf::of(order.index(), self.side_of(head, arena.kind()).shelf != Shelf::FIXED);
+        let shelf = Shelf::of(order.index(), self.is_movable(self.side_of(head, arena.kind())));
         let limit = self.block_limit.get().min(shelf.capacity() as u32);
         let welcome = limit != 0
             && arena.pools_on(self.node.load(Ordering::Relaxed))
@@ -277,13 +287,21 @@ impl<'m, P: Platform, C: Config> FramePool<'m, P, C> {
     #[inline]
     fn side_of(&self, pfn: Pfn, kind: ZoneKind) -> &Side<'m, P, C> {
         let [fixed, movable] = &self.sides;
-        let (below, above) = (fixed.tree.get(), movable.tree.get());
-        if above == NO_TREE && kind != ZoneKind::Movable {
+        if !movable.has_tree() && kind != ZoneKind::Movable {
             return fixed;
         }
-        let nearer_to_movable =
-            above != NO_TREE && (below == NO_TREE || pfn.number().abs_diff(above) < pfn.number().abs_diff(below));
+        let (below, above) = (fixed.tree.get(), movable.tree.get());
+        let nearer_to_movable = movable.has_tree()
+            && (!fixed.has_tree() || pfn.number().abs_diff(above) < pfn.number().abs_diff(below));
         if kind == ZoneKind::Movable || nearer_to_movable { movable } else { fixed }
+    }
+
+    fn is_movable(&self, side: &Side<'m, P, C>) -> bool {
+        core::ptr::eq(side, &self.sides[1])
+    }
+
+    fn shelf_of(&self, side: &Side<'m, P, C>) -> Shelf {
+        if self.is_movable(side) { Shelf::MOVABLE } else { Shelf::FIXED }
     }
 
     /// Fills a magazine with frames of the CPU's own node; `false` if no zone of it has any to spare.
@@ -295,8 +313,9 @@ impl<'m, P: Platform, C: Config> FramePool<'m, P, C> {
         limit: u32,
     ) -> bool {
         let side = &self.sides[usize::from(flags.contains(AllocFlags::MOVABLE))];
+        let shelf = self.shelf_of(side);
         self.limit.set(limit);
-        let want = side.batch.get().min(limit);
+        let want = side.batch().min(limit);
         let Some(home) = self.home(nodes) else { return false };
         let kinds = node::kinds(flags);
         for &kind in kinds.iter().filter(|kind| !matches!(kind, ZoneKind::Dma | ZoneKind::Far)) {
@@ -309,7 +328,7 @@ impl<'m, P: Platform, C: Config> FramePool<'m, P, C> {
                 from = Some((arena, start));
                 // Backwards, so that frames leave by ascending address.
                 for index in (start..start + count).rev() {
-                    let kept = self.rack.push(side.shelf, arena.pfn(index).number(), SINGLES as u32);
+                    let kept = self.rack.push(shelf, arena.pfn(index).number(), SINGLES as u32);
                     debug_assert!(kept, "the magazine was empty");
                 }
             });
@@ -320,7 +339,7 @@ impl<'m, P: Platform, C: Config> FramePool<'m, P, C> {
             }
         }
         // What little there is should not lie in pools.
-        side.batch.set((side.batch.get() / 2).max(1));
+        side.batch.set((side.batch() / 2).max(1));
         false
     }
 
@@ -336,7 +355,7 @@ impl<'m, P: Platform, C: Config> FramePool<'m, P, C> {
         let frames = (window.end - window.start) as usize;
         side.tree.set(arena.pfn(window.start).number());
         side.current.set(frames);
-        if side.shelf == Shelf::FIXED {
+        if !self.is_movable(side) {
             let whole = frames == Geometry::<C>::TREE_FRAMES;
             self.current_limit.set(if whole { self.limit.get() as u8 } else { 0 });
         }
@@ -346,7 +365,7 @@ impl<'m, P: Platform, C: Config> FramePool<'m, P, C> {
     fn forget(&self, side: &Side<'m, P, C>) {
         side.tree.set(NO_TREE);
         side.current.set(0);
-        if side.shelf == Shelf::FIXED {
+        if !self.is_movable(side) {
             self.current_limit.set(0);
         }
     }

@@ -51,7 +51,7 @@ impl<'m, P: Platform, C: Config> Frames<'m, P, C> {
                 return Err(SetupError::TooManyNodes(NodeId::new(nodes as u32).unwrap_or_default()));
             }
             let mut carver = Carver::new(metadata, Self::base_metadata_size(span, cpus, nodes))?;
-            let pools = carver.slice(cpus, |_| FramePool::new());
+            let pools = carver.zeros::<FramePool<'m, P, C>>(cpus);
             self.nodes.init(span, nodes, &mut carver);
             self.pools.set(pools);
             Ok(())

@@ -26,15 +26,15 @@ struct Row<'m, P: Platform, C: Config> {
 /// Rows of freed frames. Neighbours that are freed one after the other share a row and go back in one step.
 pub(super) struct ReturnBuffer<'m, P: Platform, C: Config> {
     len: OwnerU32,
-    /// The row that the last frame went to.
+    /// The row that the last frame went to, if there is any.
     last: OwnerUsize,
     rows: [Row<'m, P, C>; ROWS],
 }
 
 impl<'m, P: Platform, C: Config> ReturnBuffer<'m, P, C> {
     pub(super) fn new() -> Self {
-        let row = |_| Row { number: OwnerUsize::new(NO_ROW), frames: OwnerU64::new(0), arena: Publish::empty() };
-        Self { len: OwnerU32::new(0), last: OwnerUsize::new(NO_ROW), rows: core::array::from_fn(row) }
+        let row = |_| Row { number: OwnerUsize::new(0), frames: OwnerU64::new(0), arena: Publish::empty() };
+        Self { len: OwnerU32::new(0), last: OwnerUsize::new(0), rows: core::array::from_fn(row) }
     }
 
     /// The frames it holds.
