@@ -236,12 +236,18 @@ impl<'m> Carver<'m> {
     /// `count` words that start at zero, left unwritten where the bytes are zero already.
     pub(crate) fn zeros_mut<T: ZeroIsNew>(&mut self, count: usize) -> &'m mut [T] {
         if !(self.zeroed && ZERO_BYTES_ARE_NEW) {
-            return self.slice_mut(count, |_| T::zero());
+            return self.written_zeros(count);
         }
         let places = self.places::<T>(count);
         // SAFETY: the bytes are initialised and zero by the promise of `Metadata::zeroed`, nothing has been carved
         // from them before, and `ZeroIsNew` says that such a T is valid.
         unsafe { places.assume_init_mut() }
+    }
+
+    /// Not in line: who has zeroed bytes needs no place on the stack for a `T`.
+    #[inline(never)]
+    fn written_zeros<T: ZeroIsNew>(&mut self, count: usize) -> &'m mut [T] {
+        self.slice_mut(count, |_| T::zero())
     }
 
     /// As [`Carver::zeros_mut`], to share.

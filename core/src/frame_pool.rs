@@ -291,8 +291,8 @@ impl<'m, P: Platform, C: Config> FramePool<'m, P, C> {
             return fixed;
         }
         let (below, above) = (fixed.tree.get(), movable.tree.get());
-        let nearer_to_movable = movable.has_tree()
-            && (!fixed.has_tree() || pfn.number().abs_diff(above) < pfn.number().abs_diff(below));
+        let nearer_to_movable =
+            movable.has_tree() && (!fixed.has_tree() || pfn.number().abs_diff(above) < pfn.number().abs_diff(below));
         if kind == ZoneKind::Movable || nearer_to_movable { movable } else { fixed }
     }
 

@@ -116,8 +116,8 @@ impl<'m, P: Platform, C: Config> Nodes<'m, P, C> {
         let () = Geometry::<C>::VALID;
         let (first, slots) = slots::<C>(span);
         self.first_slot.store(first, Ordering::Relaxed);
-        let directory = carver.slice(slots, |_| Publish::empty());
-        let rows: &'m [AtomicU32] = carver.slice(2 * count * count, |_| AtomicU32::new(0));
+        let directory = carver.zeros::<Publish<_>>(slots);
+        let rows: &'m [AtomicU32] = carver.zeros(2 * count * count);
         let nodes = carver.slice(count, |number| {
             let (distances, fallback) = rows[2 * number * count..][..2 * count].split_at(count);
             for (to, distance) in distances.iter().enumerate() {

@@ -7,12 +7,14 @@ use std::io;
 use std::marker::PhantomData;
 use std::time::Duration;
 
+use lock_api::Mutex;
 use pagemill::{Backing, BadFree, Checked, Config, Fast, Frames, Hardened, Heap, Moves, NodeId};
 
-use crate::balloon::LimitError;
+use crate::balloon::{Balloon, LimitError};
 use crate::fault;
 use crate::huge::HugePages;
 use crate::level::WithHandlers;
+use crate::lock::HostedLock;
 use crate::members::{Instance, Member};
 use crate::moves::{self, Moved};
 use crate::options::Format;
@@ -92,7 +94,7 @@ mod sealed {
 }
 
 macro_rules! serve {
-    ($level:ty, $handlers:literal, $frames:ident, $heap:ident, $process:ident, $member:ident, $moved:ident) => {
+    ($level:ty, $handlers:literal, $frames:ident, $heap:ident, $process:ident, $member:ident, $moved:ident, $balloon:ident) => {
         static $frames: Frames<'static, Hosted, HostedLevel<$level>> = Frames::new();
         static $heap: Heap<'static, Hosted, HostedLevel<$level>> = Heap::with_backing(
             &$frames,
@@ -111,9 +113,10 @@ macro_rules! serve {
                 }),
             },
         );
-        static $process: Process<HostedLevel<$level>> = Process::new(&$frames, &$heap, &$member, &$moved);
-        // Apart from what does not start as zeros: so it is memory only where it is touched.
+        static $process: Process<HostedLevel<$level>> = Process::new(&$frames, &$heap, &$member, &$moved, &$balloon);
+        // Apart from what does not start as zeros: so they are memory only where they are touched.
         static $moved: Moved = Moved::new();
+        static $balloon: Mutex<HostedLock, Balloon> = Mutex::new(Balloon::new());
         static $member: Member = Member::new(&$process);
 
         impl Level for $level {}
@@ -133,9 +136,18 @@ macro_rules! serve {
         }
     };
 }
-serve!(Checked, false, CHECKED_FRAMES, CHECKED_HEAP, CHECKED_PROCESS, CHECKED_MEMBER, CHECKED_MOVED);
-serve!(Fast, false, FAST_FRAMES, FAST_HEAP, FAST_PROCESS, FAST_MEMBER, FAST_MOVED);
-serve!(Hardened, false, HARDENED_FRAMES, HARDENED_HEAP, HARDENED_PROCESS, HARDENED_MEMBER, HARDENED_MOVED);
+serve!(Checked, false, CHECKED_FRAMES, CHECKED_HEAP, CHECKED_PROCESS, CHECKED_MEMBER, CHECKED_MOVED, CHECKED_BALLOON);
+serve!(Fast, false, FAST_FRAMES, FAST_HEAP, FAST_PROCESS, FAST_MEMBER, FAST_MOVED, FAST_BALLOON);
+serve!(
+    Hardened,
+    false,
+    HARDENED_FRAMES,
+    HARDENED_HEAP,
+    HARDENED_PROCESS,
+    HARDENED_MEMBER,
+    HARDENED_MOVED,
+    HARDENED_BALLOON
+);
 serve!(
     WithHandlers<Checked>,
     true,
@@ -143,9 +155,19 @@ serve!(
     CHECKED_HEAP_H,
     CHECKED_PROCESS_H,
     CHECKED_MEMBER_H,
-    CHECKED_MOVED_H
+    CHECKED_MOVED_H,
+    CHECKED_BALLOON_H
 );
-serve!(WithHandlers<Fast>, true, FAST_FRAMES_H, FAST_HEAP_H, FAST_PROCESS_H, FAST_MEMBER_H, FAST_MOVED_H);
+serve!(
+    WithHandlers<Fast>,
+    true,
+    FAST_FRAMES_H,
+    FAST_HEAP_H,
+    FAST_PROCESS_H,
+    FAST_MEMBER_H,
+    FAST_MOVED_H,
+    FAST_BALLOON_H
+);
 serve!(
     WithHandlers<Hardened>,
     true,
@@ -153,7 +175,8 @@ serve!(
     HARDENED_HEAP_H,
     HARDENED_PROCESS_H,
     HARDENED_MEMBER_H,
-    HARDENED_MOVED_H
+    HARDENED_MOVED_H,
+    HARDENED_BALLOON_H
 );
 
 impl<L: Level> Pagemill<L> {

@@ -85,6 +85,8 @@ pub(crate) struct Process<C: Config> {
     excess: Excess,
     ahead: Ahead,
     moved: &'static Moved,
+    /// What is had beyond the limit. Locked by who has the land; not part of it, which is handed from call to call.
+    balloon: &'static Mutex<HostedLock, Balloon>,
     background: Background,
     huge_pages: Choice,
 }
@@ -112,9 +114,8 @@ struct Land {
     /// Where the next region's metadata goes, and where all ends.
     metadata: usize,
     end: usize,
-    /// Bytes of memory that may be used, and what is had beyond that.
+    /// Bytes of memory that may be used.
     limit: usize,
-    balloon: Balloon,
 }
 
 impl<C: Config> Process<C>
@@ -127,6 +128,7 @@ where
         heap: &'static Heap<'static, Hosted, C>,
         member: &'static Member,
         moved: &'static Moved,
+        balloon: &'static Mutex<HostedLock, Balloon>,
     ) -> Self {
         Self {
             frames,
@@ -142,6 +144,7 @@ where
             excess: Excess::new(),
             ahead: Ahead::new(),
             moved,
+            balloon,
             background: Background::new(member),
             huge_pages: Choice::new(),
         }
@@ -219,7 +222,7 @@ where
 
     fn note_memory(&self, land: &Land) {
         // Relaxed: what may be given back follows from it, and what is told.
-        self.memory.store(land.used - land.balloon.bytes(), Ordering::Relaxed);
+        self.memory.store(land.used - self.balloon.lock().bytes(), Ordering::Relaxed);
         self.mapped.store(land.used, Ordering::Relaxed);
         self.limit.store(land.limit, Ordering::Relaxed);
     }
@@ -346,8 +349,7 @@ where
         let align = if memory >= 4 * ARENA_BYTES { ARENA_BYTES } else { HUGE_BYTES };
         let reservation = Reservation::new(end, align)?;
         let ground = Ground { reservation, span, cpus, heap: [heap, regions], slabs: [slabs, end] };
-        let (limit, balloon) = (usize::MAX, Balloon::new());
-        let land = Land { ground, used: 0, memory, metadata: regions, end: slabs, limit, balloon };
+        let land = Land { ground, used: 0, memory, metadata: regions, end: slabs, limit: usize::MAX };
         let first = REGION_BYTES.min(memory);
         let of_first = Frames::<Hosted, C>::memory_metadata_size(self::span(0, first)?);
         let usable = reservation.show(memory..end)

@@ -66,14 +66,16 @@ where
     pub(super) fn keep_limit(&self, land: &mut Land, limit: usize) -> Result<(), usize> {
         let limit = limit & !(PAGE - 1);
         let wanted = land.used.saturating_sub(limit) / PAGE;
-        let before = land.balloon.bytes() / PAGE;
+        let mut balloon = self.balloon.lock();
+        let before = balloon.bytes() / PAGE;
         let discard = (!self.excess.is_forbidden()).then_some(land.ground.reservation);
-        if !land.balloon.grow(self.frames, discard, land.used / PAGE, wanted) {
-            let used = land.used - land.balloon.bytes();
-            land.balloon.shrink(self.frames, before);
+        if !balloon.grow(self.frames, discard, land.used / PAGE, wanted) {
+            let used = land.used - balloon.bytes();
+            balloon.shrink(self.frames, before);
             return Err(used);
         }
-        land.balloon.shrink(self.frames, wanted);
+        balloon.shrink(self.frames, wanted);
+        drop(balloon);
         land.limit = limit;
         self.note_memory(land);
         Ok(())
