@@ -7,6 +7,7 @@
 //! ctl    [unsafe] pagemill's own functions, those of `pagemill.h`
 //! heap   [unsafe] which of three heaps serves, one a level, and how
 //! early  [unsafe] objects for who comes before the heap
+//! scope  [unsafe] `dlopen`, so that plug-ins have these functions too
 //! errno  [unsafe] error numbers
 //! ```
 //!
@@ -21,4 +22,6 @@ pub mod cxx;
 mod early;
 mod errno;
 mod heap;
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+pub mod scope;
 pub mod told;

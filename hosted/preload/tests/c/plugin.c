@@ -33,6 +33,9 @@ char *plugin_block(size_t bytes) {
     return block;
 }
 
+/* A block of the caller's that goes here. */
+void plugin_free(void *block) { free(block); }
+
 /* What this thread has here goes. */
 void plugin_forget(void) {
     free(of_thread);

@@ -98,17 +98,19 @@ static void after_main(void) {
 
 /* Libraries. The plug-in lies beside the program. */
 
-static void *load(void) {
+static void *load_as(int mode) {
     char path[4096];
     ssize_t length = readlink("/proc/self/exe", path, sizeof path - 32);
     CHECK(length > 0);
     path[length] = 0;
     strcpy(strrchr(path, '/'), "/plugin.so");
-    void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    void *library = dlopen(path, mode);
     if (!library) fprintf(stderr, "%s\n", dlerror());
     CHECK(library);
     return library;
 }
+
+static void *load(void) { return load_as(RTLD_NOW | RTLD_LOCAL); }
 
 static char *block_of(void *library, size_t bytes) {
     char *(*block)(size_t) = (char *(*)(size_t))(uintptr_t)dlsym(library, "plugin_block");
@@ -162,6 +164,26 @@ static void plugins_and_threads(void) {
     }
 }
 
+/* One that looks for names in its own libraries first, as those of PHP do, and the program free what the other has got. */
+static void plugins_with_a_scope_of_their_own(void) {
+    void *library = load_as(RTLD_NOW | RTLD_LOCAL | RTLD_DEEPBIND);
+    void (*free_there)(void *) = (void (*)(void *))(uintptr_t)dlsym(library, "plugin_free");
+    CHECK(free_there);
+    for (size_t bytes = 1; bytes < 200000; bytes = bytes * 3 / 2 + 1) {
+        char *block = block_of(library, bytes), *own = malloc(bytes);
+        CHECK(own && is_filled(block, bytes, bytes));
+        fill(own, bytes, 5);
+        block = realloc(block, bytes + 100);
+        CHECK(block && is_filled(block, bytes, bytes));
+        free_there(own);
+        free(block);
+    }
+    forget(library);
+    CHECK(dlclose(library) == 0);
+    /* Nor is the flag all that is left of the mode: what is not loaded is not loaded now. */
+    CHECK(!dlopen("libresolv.so.2", RTLD_NOW | RTLD_NOLOAD | RTLD_DEEPBIND));
+}
+
 /* Other name spaces have a heap of their own from their own C library, and only their own blocks. */
 static void other_name_space(void) {
     void *library = dlmopen(LM_ID_NEWLM, "libm.so.6", RTLD_NOW);
@@ -175,4 +197,5 @@ static void other_name_space(void) {
 }
 
 CASES({"before_main", before_main}, {"after_main", after_main}, {"plugins", plugins},
-      {"plugins_and_threads", plugins_and_threads}, {"other_name_space", other_name_space})
+      {"plugins_and_threads", plugins_and_threads},
+      {"plugins_with_a_scope_of_their_own", plugins_with_a_scope_of_their_own}, {"other_name_space", other_name_space})
