@@ -244,6 +244,15 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     #[inline(always)]
     pub(crate) fn put_unsized(&self, address: usize, reach: Reach) -> bool {
         let Some((pool, mut pinned)) = self.my_pool() else { return false };
+        if C::CHECKED && C::LINEAR_SHADOW && !C::NUMA {
+            // The mark first and the stack after it: so there are never more words in hand than registers.
+            let Some(class) = self.class_if_any(address) else { return false };
+            let Some(mark) = self.shadow.lent(class, self.window.offset(address), reach) else { return false };
+            let Some(room) = pool.room(&mut pinned, class, reach) else { return false };
+            mark.take_back();
+            room.put(address);
+            return true;
+        }
         let Some(class) = self.class_at(address) else { return false };
         let Some(room) = pool.room(&mut pinned, class, reach) else { return false };
         // Where nodes and marks are nothing, what has a class is inside.
@@ -278,13 +287,13 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         let (pool, mut pinned) = self.my_pool()?;
         let address = pool.take_by(&mut pinned, class, reach)?;
         drop(pinned);
-        self.mark(class, address);
+        self.mark_by(class, address, reach);
         Some(address)
     }
 
     /// How requests are best served whose class is known when they come: with the work of the marks between them a
     /// round is there in time.
-    pub(crate) const AT_HAND: Reach = if C::CHECKED { Reach::Stack } else { Reach::Round };
+    pub(crate) const AT_HAND: Reach = if C::CHECKED { Reach::LateStack } else { Reach::LateRound };
 
     /// How they are where it may be known when the program is compiled.
     const REACH: Reach = if P::SLOW_INDEXES { Reach::Stack } else { Reach::Folded };

@@ -23,7 +23,7 @@ use core::ops::Range;
 
 use crate::carve::{Carver, Plan};
 use crate::size_class::SizeClass;
-use crate::sync::{AtomicU8, Ordering, PublishSlices, const_fn, place_of};
+use crate::sync::{AtomicU8, Ordering, PublishSlices, Reach, const_fn, place_of};
 
 /// The octaves of the classes' sizes: 8, 16, 32, …, 32768.
 const OCTAVES: usize = (SizeClass::MAX_BYTES.ilog2() - FIRST_LOG2 + 1) as usize;
@@ -102,16 +102,11 @@ impl<'m> Shadow<'m> {
         self.rows.slice(class.octave())
     }
 
-    /// The same, for who got here through a pool of the heap, or has an object's address.
-    #[inline(always)]
-    fn settled_row(&self, class: SizeClass) -> &'m [AtomicU8] {
-        self.rows.settled(SizeClass::octave_of_place(place_of(class)))
-    }
-
     /// Marks the object at `offset` from the span's start, a slab's, as lent.
     #[inline(always)]
-    pub(crate) fn lend(&self, class: SizeClass, offset: usize) {
-        if let Some((byte, lent)) = byte(self.settled_row(class), class, offset) {
+    pub(crate) fn lend(&self, class: SizeClass, offset: usize, reach: Reach) {
+        let octave = reach.octave(class);
+        if let Some((byte, lent)) = byte(self.rows.settled(octave), class, octave, offset) {
             // Relaxed: ordered for the next owner by what hands the object over.
             byte.store(lent, Ordering::Relaxed);
         }
@@ -135,12 +130,15 @@ impl<'m> Shadow<'m> {
     /// Takes the mark off a lent object of the class; `false` if none starts there. For who has a pool of the heap.
     #[inline(always)]
     pub(crate) fn take_back(&self, class: SizeClass, offset: usize) -> bool {
-        let Some((byte, lent)) = byte(self.settled_row(class), class, offset) else { return false };
-        if byte.load(Ordering::Relaxed) != lent {
-            return false;
-        }
-        byte.store(0, Ordering::Relaxed);
-        true
+        self.lent(class, offset, Reach::Folded).map(Found::take_back).is_some()
+    }
+
+    /// The mark of a lent object of the class; `None` if none starts there. For who has a pool of the heap.
+    #[inline(always)]
+    pub(crate) fn lent(&self, class: SizeClass, offset: usize, reach: Reach) -> Option<Found<'m>> {
+        let octave = reach.octave(class);
+        let (byte, lent) = byte(self.rows.settled(octave), class, octave, offset)?;
+        (byte.load(Ordering::Relaxed) == lent).then_some(Found(byte))
     }
 
     /// As [`take_back`](Self::take_back), by an exchange: of several at the same moment one succeeds. Of a sample, if
@@ -151,23 +149,35 @@ impl<'m> Shadow<'m> {
     }
 }
 
+/// The mark of an object that was lent when it was looked at.
+pub(crate) struct Found<'m>(&'m AtomicU8);
+
+impl Found<'_> {
+    /// Takes it off.
+    #[inline(always)]
+    pub(crate) fn take_back(self) {
+        // Relaxed: as `Shadow::lend`.
+        self.0.store(0, Ordering::Relaxed);
+    }
+}
+
 /// The byte in the class's row of an object at `offset` from the span's start, and what it is while the object is lent.
 ///
 /// Starts of the class are multiples of an eighth of its octave's bytes, so eight places share a byte. An offset that
 /// is none of these has its low bits rotated to the top: no row is that long, nor does one reach to an address outside
 /// of the span.
 #[inline(always)]
-fn byte(row: &[AtomicU8], class: SizeClass, offset: usize) -> Option<(&AtomicU8, u8)> {
-    let place = offset.rotate_right(class.octave() as u32);
+fn byte(row: &[AtomicU8], class: SizeClass, octave: usize, offset: usize) -> Option<(&AtomicU8, u8)> {
+    let place = offset.rotate_right(octave as u32);
     let byte = row.get(place / PARTS)?;
     // Never 0, and different for each start in the byte's stretch and each class of the octave: of all classes with the
     // same place, whatever the bits above the start's are, since there are no more than half of what they tell apart.
-    Some((byte, (place as u32).wrapping_add(class.number() * PARTS as u32) as u8 | PLAIN))
+    Some((byte, place.wrapping_add(place_of(class) * PARTS) as u8 | PLAIN))
 }
 
 /// The same; if so told, what it is while the object is a sample.
 fn byte_of(row: &[AtomicU8], class: SizeClass, offset: usize, sample: bool) -> Option<(&AtomicU8, u8)> {
-    let (byte, lent) = byte(row, class, offset)?;
+    let (byte, lent) = byte(row, class, class.octave(), offset)?;
     let place = offset >> class.octave();
     let as_sample = (place % PARTS + class.step() * PARTS) as u8 + 1;
     Some((byte, if sample { as_sample } else { lent }))
@@ -193,7 +203,7 @@ mod tests {
         shadow.init(span_bytes, &mut Carver::new(bytes(needed), needed).unwrap());
         for class in classes() {
             let offset = 3 * class.bytes();
-            shadow.lend(class, offset);
+            shadow.lend(class, offset, Reach::Folded);
             for other in classes() {
                 for near in offset.saturating_sub(16)..(offset + 17).min(span_bytes) {
                     assert_eq!(
@@ -215,7 +225,7 @@ mod tests {
             let shadow = Shadow::empty();
             shadow.init(span_bytes, &mut Carver::new(bytes(needed), needed).unwrap());
             let slots = span_bytes / class.bytes();
-            (0..slots).for_each(|slot| shadow.lend(class, slot * class.bytes()));
+            (0..slots).for_each(|slot| shadow.lend(class, slot * class.bytes(), Reach::Folded));
             (0..slots).step_by(2).for_each(|slot| assert!(shadow.take_back(class, slot * class.bytes())));
             (0..slots).for_each(|slot| assert_eq!(shadow.is_lent(class, slot * class.bytes(), false), slot % 2 == 1));
         }
@@ -256,7 +266,7 @@ mod tests {
         let shadow = Shadow::empty();
         shadow.init(span_bytes, &mut Carver::new(bytes(needed), needed).unwrap());
         for class in SizeClass::all().filter(|class| class.bytes() <= 64) {
-            (0..span_bytes / class.bytes()).for_each(|slot| shadow.lend(class, slot * class.bytes()));
+            (0..span_bytes / class.bytes()).for_each(|slot| shadow.lend(class, slot * class.bytes(), Reach::Folded));
         }
         for class in SizeClass::all() {
             let step = if cfg!(miri) { 8 * 5003 } else { 8 };
@@ -279,7 +289,7 @@ mod tests {
         let ranges: Vec<_> = Shadow::ranges(span_bytes, part.clone()).collect();
         for class in SizeClass::all() {
             for offset in [part.start, part.end - class.bytes()] {
-                let Some((byte, _)) = byte(shadow.row(class), class, offset) else { continue };
+                let Some((byte, _)) = byte(shadow.row(class), class, class.octave(), offset) else { continue };
                 let at = core::ptr::from_ref(byte).addr() - shadow.address();
                 assert!(ranges.iter().any(|range| range.contains(&at)), "{class:?} {offset}");
             }

@@ -24,7 +24,7 @@ use core::alloc::Layout;
 /// Everything about a class follows from its number by shifts, so that it folds away where the class is a constant, and
 /// needs no table where it is not. The first three octaves have gaps, where a size would be no multiple of 8.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct SizeClass(u32);
+pub struct SizeClass(usize);
 
 /// log2 of the largest size. Models have fewer classes, since a pool of all of them does not fit their threads' stacks.
 const MAX_LOG2: u32 = if cfg!(any(loom, shuttle)) { 10 } else { 15 };
@@ -89,11 +89,11 @@ impl SizeClass {
             // Exact: an offset has fewer bits than a float's fraction.
             let bits = (last as i32 as f32).to_bits();
             let number = (bits >> (f32::MANTISSA_DIGITS - 1 - STEPS_LOG2)).wrapping_sub((127 << STEPS_LOG2) + FIRST);
-            return Self(number);
+            return Self(number as usize);
         }
         let log2 = last.ilog2();
         let step = (last >> (log2 - STEPS_LOG2)) as u32 & ((1 << STEPS_LOG2) - 1);
-        Self((log2 << STEPS_LOG2) + step - FIRST)
+        Self(((log2 << STEPS_LOG2) + step - FIRST) as usize)
     }
 
     /// The class of a size alone, at a multiple of 16 as the C ABI has it; `None` if it is too large. No size at all is
@@ -105,12 +105,12 @@ impl SizeClass {
         if size > Self::MAX_BYTES {
             return None;
         }
-        Some(Self(u32::from(OF_SIXTEENS[size.div_ceil(16)])))
+        Some(Self(usize::from(OF_SIXTEENS[size.div_ceil(16)])))
     }
 
     /// The class with this index.
     pub const fn new(index: usize) -> Option<Self> {
-        let class = Self(index as u32);
+        let class = Self(index);
         if index <= LAST as usize && class.bytes().is_multiple_of(8) { Some(class) } else { None }
     }
 
@@ -118,13 +118,13 @@ impl SizeClass {
     /// number of a class in a gap is never kept.
     #[inline(always)]
     pub(crate) const fn kept(number: u32) -> Option<Self> {
-        if number <= LAST { Some(Self(number)) } else { None }
+        if number <= LAST { Some(Self(number as usize)) } else { None }
     }
 
     /// The class whose number somebody has kept in the low bits of a word that tells that it is one.
     #[inline(always)]
     pub(crate) const fn from_low_bits(word: u32) -> Self {
-        Self(word % Self::PLACES as u32)
+        Self(word as usize % Self::PLACES)
     }
 
     /// Every class, smallest first.
@@ -136,12 +136,12 @@ impl SizeClass {
     #[inline(always)]
     pub const fn index(self) -> usize {
         // Nothing where the compiler knows that it is one of the places.
-        (self.0 as usize) & (Self::PLACES - 1)
+        self.0 & (Self::PLACES - 1)
     }
 
     /// The same without a mask.
     #[inline(always)]
-    pub(crate) const fn number(self) -> u32 {
+    pub(crate) const fn number(self) -> usize {
         self.0
     }
 

@@ -106,6 +106,17 @@ macro_rules! owner_word {
                 // Relaxed: nothing is handed over through this word.
                 self.0.store(value, Ordering::Relaxed);
             }
+
+            /// As `get`, by a plain load, which compilers fold into what is done with it.
+            ///
+            /// # Safety
+            /// The caller is the owner.
+            #[inline(always)]
+            #[allow(dead_code, reason = "of some words")]
+            pub(crate) unsafe fn own(&self) -> $word {
+                // SAFETY: nobody else writes it, as the caller promises.
+                unsafe { *self.0.as_ptr() }
+            }
         }
 
         #[cfg(loom)]
@@ -124,6 +135,11 @@ macro_rules! owner_word {
 
             pub(crate) fn set(&self, value: $word) {
                 self.0.set(value);
+            }
+
+            #[allow(dead_code, reason = "as above")]
+            pub(crate) unsafe fn own(&self) -> $word {
+                self.0.get()
             }
         }
 
@@ -411,8 +427,8 @@ impl<'m, T, const COUNT: usize> PublishSlices<'m, T, COUNT> {
     pub(crate) fn settled(&self, index: usize) -> &'m [T] {
         // SAFETY: the only write of it comes before the Release that published what the caller got here through.
         let len = unsafe { *self.len[index].as_ptr() };
-        // SAFETY: as above.
-        let first = unsafe { *self.first[index].as_ptr() };
+        // No plain load: it would be moved to where it is needed, and its address made a second time.
+        let first = self.first[index].load(core::sync::atomic::Ordering::Relaxed);
         // SAFETY: as in `PublishSlice::slice`, and for the same reason.
         unsafe { core::hint::assert_unchecked(!first.is_null()) };
         // SAFETY: as in `PublishSlice::slice`.

@@ -6,7 +6,7 @@ use crate::platform::Platform;
 use crate::pool::ObjectPool;
 use crate::size_class::SizeClass;
 use crate::slab::{Shape, Slab, brief_of, class_of_brief, slot_around, slot_at};
-use crate::sync::{AtomicU8, Ordering};
+use crate::sync::{AtomicU8, Ordering, Reach};
 
 /// The mark of a slot that is lent, where the slabs' descriptors have the marks, and of one whose object is a sample.
 /// All others are not lent.
@@ -27,11 +27,17 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     /// Marks an object as lent, at levels that check.
     #[inline(always)]
     pub(crate) fn mark(&self, class: SizeClass, address: usize) {
+        self.mark_by(class, address, Reach::Folded);
+    }
+
+    /// As [`mark`](Self::mark).
+    #[inline(always)]
+    pub(crate) fn mark_by(&self, class: SizeClass, address: usize, reach: Reach) {
         if !C::CHECKED {
             return;
         }
         if C::LINEAR_SHADOW {
-            return self.shadow.lend(class, self.window.offset(address));
+            return self.shadow.lend(class, self.window.offset(address), reach);
         }
         // What a pool holds is some slab's, unless two frees of one object passed at the same moment and its slab has
         // gone since.
@@ -96,6 +102,14 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
             return class_of_brief(brief.load(Ordering::Relaxed));
         }
         self.slab_settled(address)?.class()
+    }
+
+    /// As [`class_at`](Self::class_at) where briefs are kept, for who looks at the mark of that class: where there is
+    /// no slab it is some class, of which nothing is lent there.
+    #[inline(always)]
+    pub(crate) fn class_if_any(&self, address: usize) -> Option<SizeClass> {
+        let brief = self.briefs.settled().get(self.window.offset(address) / C::SLAB_BYTES)?;
+        Some(SizeClass::from_low_bits(brief.load(Ordering::Relaxed)))
     }
 
     /// As [`unmark`](Self::unmark), by an exchange: of several at the same moment one succeeds.

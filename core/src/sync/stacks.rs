@@ -3,6 +3,7 @@
 #[cfg(loom)]
 use super::OwnerUsize as Round;
 use super::{OwnerU32, const_fn};
+use crate::platform::Head;
 use crate::size_class::SizeClass;
 
 /// A round: plain memory of the owner's, at which nobody else ever looks, so that a batch is copied as a whole.
@@ -95,7 +96,7 @@ impl SizeClass {
 /// The place of a class in an array of [`SizeClass::PLACES`]: its number, and the compiler need not mask it.
 #[inline(always)]
 pub(crate) fn place_of(class: SizeClass) -> usize {
-    let number = class.number() as usize;
+    let number = class.number();
     // SAFETY: a class is only ever made with a number up to that of the last, or with so many bits.
     unsafe { core::hint::assert_unchecked(number < SizeClass::PLACES) };
     number
@@ -106,6 +107,7 @@ const TOKENS: usize = 64;
 
 /// One stack: where its top is, and how far it may rise. Both are places among the rounds; both are 0 before its first
 /// use.
+#[repr(C)]
 struct Fill {
     top: OwnerU32,
     limit: OwnerU32,
@@ -123,19 +125,58 @@ pub(crate) enum Reach {
     Folded,
     /// The top by a register of its own.
     Stack,
+    /// The same, where the class is never a constant.
+    LateStack,
     /// The round too.
-    Round,
+    LateRound,
 }
 
 impl Reach {
     #[inline(always)]
-    fn fill(self, fill: &Fill) -> &Fill {
-        if matches!(self, Self::Folded) { fill } else { apart(fill) }
+    fn fill(self, stacks: &Stacks, class: SizeClass) -> &Fill {
+        let fill = &stacks.fills[place_of(class)];
+        match self {
+            Self::Folded => fill,
+            Self::Stack => apart(fill),
+            // SAFETY: the address of that fill.
+            Self::LateStack | Self::LateRound => unsafe { late::<Fill, FILLS>(stacks, place_of(class), fill) },
+        }
     }
 
+    /// The round so many places above the top.
+    ///
+    /// # Safety
+    /// As [`Stacks::round`].
     #[inline(always)]
-    fn place(self, round: &Round) -> &Round {
-        if matches!(self, Self::Round) { apart(round) } else { round }
+    unsafe fn round<const ABOVE: usize>(self, stacks: &Stacks, top: u32) -> &Round {
+        // SAFETY: the caller's promise.
+        let round = unsafe { stacks.round(top + ABOVE as u32) };
+        match self {
+            // SAFETY: the address of that round.
+            Self::LateRound if ABOVE == 0 => unsafe { late::<Round, ROUNDS_AT>(stacks, top as usize, round) },
+            // SAFETY: as above.
+            Self::LateRound => unsafe { late::<Round, NEXT_ROUND>(stacks, top as usize, round) },
+            _ => round,
+        }
+    }
+
+    /// The octave of a class. Where it is no constant the compiler does not know where it comes from: it would make
+    /// multiples of it from the class, where an address has them for nothing.
+    #[inline(always)]
+    pub(crate) fn octave(self, class: SizeClass) -> usize {
+        let octave = SizeClass::octave_of_place(place_of(class));
+        #[cfg(all(target_arch = "x86_64", not(any(miri, loom, shuttle))))]
+        if matches!(self, Self::LateStack | Self::LateRound) {
+            let mut octave = octave;
+            // SAFETY: no instructions at all: the register is as it was.
+            unsafe {
+                core::arch::asm!("/* {} */", inout(reg) octave, options(pure, nomem, nostack, preserves_flags));
+            }
+            // SAFETY: it is that of a place, as above.
+            unsafe { core::hint::assert_unchecked(octave < SizeClass::OCTAVES) };
+            return octave;
+        }
+        octave
     }
 }
 
@@ -153,6 +194,45 @@ fn apart<T>(it: &T) -> &T {
     }
     #[cfg(not(all(target_arch = "x86_64", not(any(miri, loom, shuttle)))))]
     it
+}
+
+/// How far behind the start of a pool, which begins with its head and its stacks, these are.
+const FILLS: usize = size_of::<Head>() + core::mem::offset_of!(Stacks, fills);
+const ROUNDS_AT: usize = size_of::<Head>() + core::mem::offset_of!(Stacks, rounds);
+const NEXT_ROUND: usize = ROUNDS_AT + size_of::<Round>();
+
+/// The same, of whose address the compiler knows nothing, since it is made here: by one instruction, of which compilers
+/// make two for the sake of cores that were slow at it.
+///
+/// # Safety
+/// It lies `AT` bytes and `index` times its size behind where the pool of these stacks begins, or would.
+#[inline(always)]
+unsafe fn late<'a, T, const AT: usize>(stacks: &'a Stacks, index: usize, it: &'a T) -> &'a T {
+    #[cfg(all(target_arch = "x86_64", not(any(miri, loom, shuttle))))]
+    {
+        const { assert!(size_of::<T>() == 8) };
+        let pool = core::ptr::from_ref(stacks).wrapping_byte_sub(size_of::<Head>());
+        let place: *const T;
+        // SAFETY: adds to an address, and touches nothing. As for `readonly`, see above.
+        unsafe {
+            core::arch::asm!(
+                "lea {place}, [{pool} + 8 * {index} + {at}]",
+                place = lateout(reg) place,
+                pool = in(reg) pool,
+                index = in(reg) index,
+                at = const AT,
+                options(pure, readonly, nostack, preserves_flags),
+            );
+        }
+        let _ = it;
+        // SAFETY: the reference that came in, by the caller's promise.
+        unsafe { &*place }
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(any(miri, loom, shuttle)))))]
+    {
+        let _ = (stacks, index);
+        it
+    }
 }
 
 /// A stack of addresses for every class. Only their owner changes them; others may count.
@@ -236,10 +316,10 @@ impl Stacks {
     /// The round that was put in last, and the one that is now on top, or 0.
     #[inline(always)]
     pub(crate) fn pop_and_peek(&self, class: SizeClass, reach: Reach) -> Option<(usize, usize)> {
-        let fill = reach.fill(self.fill(class));
+        let fill = reach.fill(self, class);
         let top = fill.top.get();
         // SAFETY: a top is 0, or at most its bottom and the capacity.
-        let round = reach.place(unsafe { self.round(top) }).get();
+        let round = unsafe { reach.round::<0>(self, top) }.get();
         if round == 0 {
             return None;
         }
@@ -258,13 +338,14 @@ impl Stacks {
     /// The place for one more round, unless the stack holds as many as it may.
     #[inline(always)]
     pub(crate) fn room(&self, class: SizeClass, reach: Reach) -> Option<Room<'_>> {
-        let fill = reach.fill(self.fill(class));
+        let fill = reach.fill(self, class);
         let top = fill.top.get();
-        if top >= fill.limit.get() {
+        // SAFETY: who puts a round in is the owner.
+        if top >= unsafe { fill.limit.own() } {
             return None;
         }
         // SAFETY: it is at most the limit, which is at most the bottom and the capacity.
-        let place = reach.place(unsafe { self.round(top + 1) });
+        let place = unsafe { reach.round::<1>(self, top) };
         Some(Room { place, top: &fill.top, next: top + 1 })
     }
 

@@ -11,9 +11,15 @@ use pagemill_hosted::system_page;
 use crate::errno;
 use crate::heap::{self, LEAST_ALIGN};
 
-// Both begin a line of the instruction cache, wherever the linker puts them: their sections are aligned so far.
+// Each begins a line of the instruction cache, wherever the linker puts it: their sections are aligned so far.
 std::arch::global_asm!(
     ".pushsection .text.malloc,\"ax\",%progbits",
+    ".p2align 6",
+    ".popsection",
+    ".pushsection .text.alloc_fast,\"ax\",%progbits",
+    ".p2align 6",
+    ".popsection",
+    ".pushsection .text.free_fast,\"ax\",%progbits",
     ".p2align 6",
     ".popsection",
     ".pushsection .text.free,\"ax\",%progbits",

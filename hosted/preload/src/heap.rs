@@ -7,14 +7,15 @@
 //!                          └─ too early for that: a few pages of the library
 //! ```
 //!
-//! All three may be interrupted by signal handlers. The level is a byte of the library: a comparison at `Checked`, two
-//! at `Fast`.
+//! All three may be interrupted by signal handlers. The level is a word of the library, which is looked at before
+//! anything of the thread's: until it is chosen there may be no such thing. One comparison tells it; `Fast` has
+//! functions of its own, so that what is executed of each is a few lines of the instruction cache in a row.
 #![allow(unsafe_code, reason = "objects by their pointers")]
 
 use std::alloc::Layout;
 use std::ffi::c_void;
 use std::ptr::{self, NonNull};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use pagemill::{BadFree, BadFreeKind, Heap, SizeClass};
 use pagemill_hosted::{Checked, ChosenLevel, Fast, Hosted, HostedLevel, Level, Pagemill, WithHandlers, options};
@@ -30,13 +31,14 @@ const MOST_BYTES: usize = isize::MAX as usize;
 /// The bytes of a frame.
 const PAGE: usize = 4096;
 
-const NOT_CHOSEN: u8 = 0;
-pub(crate) const CHECKED: u8 = 1;
-pub(crate) const FAST: u8 = 2;
-const HARDENED: u8 = 3;
+// In this order: one comparison tells those that have objects at hand from each other and from the others.
+const NOT_CHOSEN: u32 = 0;
+const HARDENED: u32 = 1;
+pub(crate) const CHECKED: u32 = 2;
+pub(crate) const FAST: u32 = 3;
 
 /// The level that the process runs at. Relaxed everywhere: it changes once, from `NOT_CHOSEN`, and always to the same.
-static LEVEL: AtomicU8 = AtomicU8::new(NOT_CHOSEN);
+static LEVEL: AtomicU32 = AtomicU32::new(NOT_CHOSEN);
 
 /// Runs the same work on the heap of the level.
 macro_rules! by_level {
@@ -67,7 +69,7 @@ fn heap<L: Level>() -> &'static Heap<'static, Hosted, HostedLevel<L>> {
 
 /// The level, which the first call chooses.
 #[inline(always)]
-pub(crate) fn level() -> u8 {
+pub(crate) fn level() -> u32 {
     match LEVEL.load(Ordering::Relaxed) {
         NOT_CHOSEN => choose(),
         level => level,
@@ -76,7 +78,7 @@ pub(crate) fn level() -> u8 {
 
 #[cold]
 #[inline(never)]
-fn choose() -> u8 {
+fn choose() -> u32 {
     let level = match options().level() {
         ChosenLevel::Checked => CHECKED,
         ChosenLevel::Fast => FAST,
@@ -123,28 +125,39 @@ pub(crate) fn layout(size: usize, align: usize) -> Option<Layout> {
 /// What the thread has at hand for a small object. No bytes at all are served as one: each object has an address of its
 /// own.
 #[inline(always)]
-fn at_hand(size: usize) -> Option<NonNull<u8>> {
-    let class = SizeClass::of_size(size)?;
-    if is_at(CHECKED) {
-        return heap::<WithHandlers<Checked>>().alloc_at_hand(class);
-    }
-    if is_at(FAST) { heap::<WithHandlers<Fast>>().alloc_at_hand(class) } else { None }
-}
-
-/// Whether the process runs at this level. Asked before anything of the thread's is looked at: until the level is
-/// chosen there may be no such thing.
-#[inline(always)]
-fn is_at(level: u8) -> bool {
-    LEVEL.load(Ordering::Relaxed) == level
+fn at_hand<L>(size: usize) -> Option<NonNull<u8>>
+where
+    WithHandlers<L>: Level,
+{
+    heap::<WithHandlers<L>>().alloc_at_hand(SizeClass::of_size(size)?)
 }
 
 /// An object of `size` bytes; null, and the error number says so, if there is none.
 #[inline(always)]
 pub(crate) fn alloc(size: usize) -> *mut c_void {
-    match at_hand(size) {
-        Some(object) => object.as_ptr().cast(),
-        None => alloc_rest(size),
+    let level = LEVEL.load(Ordering::Relaxed);
+    if level > CHECKED {
+        return alloc_fast(size);
     }
+    if level == CHECKED {
+        apart();
+        if let Some(object) = at_hand::<Checked>(size) {
+            return object.as_ptr().cast();
+        }
+    }
+    apart();
+    alloc_rest(size)
+}
+
+/// As [`alloc`], at `Fast`.
+#[inline(never)]
+#[unsafe(link_section = ".text.alloc_fast")]
+fn alloc_fast(size: usize) -> *mut c_void {
+    if let Some(object) = at_hand::<Fast>(size) {
+        return object.as_ptr().cast();
+    }
+    apart();
+    alloc_rest(size)
 }
 
 #[cold]
@@ -165,7 +178,12 @@ pub(crate) fn alloc_as(layout: Layout) -> *mut u8 {
 /// An object of `size` bytes that are zero; null, and the error number says so, if there is none.
 #[inline(always)]
 pub(crate) fn alloc_zeroed(size: usize) -> *mut c_void {
-    match at_hand(size) {
+    let object = match LEVEL.load(Ordering::Relaxed) {
+        CHECKED => at_hand::<Checked>(size),
+        FAST => at_hand::<Fast>(size),
+        _ => None,
+    };
+    match object {
         Some(object) => {
             // SAFETY: the object was just lent and has so many bytes.
             unsafe { object.write_bytes(0, size) };
@@ -191,17 +209,42 @@ fn zeroed_rest(size: usize) -> *mut c_void {
 /// The object, if it is one, is the caller's, and nobody uses it any more.
 #[inline(always)]
 pub(crate) unsafe fn free(object: *mut u8) {
-    let freed = if is_at(CHECKED) {
+    let level = LEVEL.load(Ordering::Relaxed);
+    if level > CHECKED {
         // SAFETY: the caller's promise.
-        unsafe { heap::<WithHandlers<Checked>>().free_at_hand(object) }
-    } else {
-        // SAFETY: as above.
-        is_at(FAST) && unsafe { heap::<WithHandlers<Fast>>().free_at_hand(object) }
-    };
-    if !freed {
-        // SAFETY: as above.
-        unsafe { free_rest(object) };
+        return unsafe { free_fast(object) };
     }
+    // SAFETY: as above.
+    if level == CHECKED && unsafe { heap::<WithHandlers<Checked>>().free_at_hand(object) } {
+        return;
+    }
+    apart();
+    // SAFETY: as above.
+    unsafe { free_rest(object) };
+}
+
+/// As [`free`], at `Fast`.
+///
+/// # Safety
+/// As [`free`].
+#[inline(never)]
+#[unsafe(link_section = ".text.free_fast")]
+unsafe fn free_fast(object: *mut u8) {
+    // SAFETY: the caller's promise.
+    if unsafe { heap::<WithHandlers<Fast>>().free_at_hand(object) } {
+        return;
+    }
+    apart();
+    // SAFETY: as above.
+    unsafe { free_rest(object) };
+}
+
+/// What follows has a place of its own: so two conditions are not made one, and such as lead to what is rarely done are
+/// two bytes long, where those that lead to another function are six.
+#[inline(always)]
+fn apart() {
+    // SAFETY: no instructions at all.
+    unsafe { std::arch::asm!("/* */", options(nomem, nostack, preserves_flags)) };
 }
 
 /// # Safety
