@@ -7,9 +7,10 @@ use crate::tools;
 use std::process::Command;
 
 /// Strict provenance is what makes index arithmetic in the core honest. Of the host's variables Miri shows the tests
-/// only those forwarded here.
+/// only those forwarded here. Tags that are gone are looked for ten times as often as is usual: a step of the core makes
+/// many, and each costs time until then.
 const FLAGS: &str = "-Zmiri-strict-provenance -Zmiri-env-forward=PROPTEST_CASES \
-                     -Zmiri-env-forward=PROPTEST_DISABLE_FAILURE_PERSISTENCE";
+                     -Zmiri-env-forward=PROPTEST_DISABLE_FAILURE_PERSISTENCE -Zmiri-provenance-gc=1000";
 const TREE_BORROWS: &str = "-Zmiri-tree-borrows";
 
 /// Tests with this word in their path start threads: they run under several seeds, hence schedules.
