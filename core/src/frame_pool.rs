@@ -34,9 +34,6 @@ use crate::sync::{
 };
 use crate::zone::Mark;
 
-/// No tree begins here.
-const NO_TREE: usize = usize::MAX;
-
 /// Where the single frames of one mobility come from. All zeros at first: so are the pools of CPUs that nobody uses.
 struct Side<'m, P: Platform, C: Config> {
     /// The first frame of the tree the magazine was last filled from, and how many from there on are current: none if
@@ -363,7 +360,6 @@ impl<'m, P: Platform, C: Config> FramePool<'m, P, C> {
 
     /// From now on a magazine has no tree.
     fn forget(&self, side: &Side<'m, P, C>) {
-        side.tree.set(NO_TREE);
         side.current.set(0);
         if !self.is_movable(side) {
             self.current_limit.set(0);

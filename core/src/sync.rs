@@ -106,17 +106,6 @@ macro_rules! owner_word {
                 // Relaxed: nothing is handed over through this word.
                 self.0.store(value, Ordering::Relaxed);
             }
-
-            /// As `get`, by a plain load, which compilers fold into what is done with it.
-            ///
-            /// # Safety
-            /// The caller is the owner.
-            #[inline(always)]
-            #[allow(dead_code, reason = "of some words")]
-            pub(crate) unsafe fn own(&self) -> $word {
-                // SAFETY: nobody else writes it, as the caller promises.
-                unsafe { *self.0.as_ptr() }
-            }
         }
 
         #[cfg(loom)]
@@ -136,11 +125,6 @@ macro_rules! owner_word {
             pub(crate) fn set(&self, value: $word) {
                 self.0.set(value);
             }
-
-            #[allow(dead_code, reason = "as above")]
-            pub(crate) unsafe fn own(&self) -> $word {
-                self.0.get()
-            }
         }
 
         #[cfg(loom)]
@@ -154,6 +138,21 @@ owner_word!(
     /// A cursor or a counter of 32 bits: 16 bits cost a nanosecond and a half per pair on some cores.
     OwnerU32, u32, core::sync::atomic::AtomicU32
 );
+
+impl OwnerU32 {
+    /// As `get`, by a plain load, which compilers fold into what is done with it.
+    ///
+    /// # Safety
+    /// The caller is the owner.
+    #[inline(always)]
+    pub(crate) unsafe fn own(&self) -> u32 {
+        #[cfg(not(loom))]
+        // SAFETY: nobody else writes it, as the caller promises.
+        return unsafe { *self.0.as_ptr() };
+        #[cfg(loom)]
+        self.get()
+    }
+}
 owner_word!(
     /// A small limit.
     OwnerU8, u8, core::sync::atomic::AtomicU8

@@ -224,7 +224,7 @@ unsafe fn late<'a, T, const AT: usize>(stacks: &'a Stacks, index: usize, it: &'a
                 options(pure, readonly, nostack, preserves_flags),
             );
         }
-        let _ = it;
+        debug_assert!(core::ptr::eq(place, it), "made anew, it is the same address");
         // SAFETY: the reference that came in, by the caller's promise.
         unsafe { &*place }
     }
