@@ -11,6 +11,11 @@
 //! to the slabs. (Bonwick and Adams, "Magazines and Vmem", 2001, exchange full magazines; by value was no slower and
 //! needs no magazines to lie about.)
 //!
+//! Small objects do not go to and fro: a shard whose CPU takes from it refuses others the first time, and they go to
+//! the slabs. Else objects of several CPUs, and the marks of them, would come to lie in every line of the processor's
+//! cache, and stay there. One that nobody takes from any more, since one CPU frees what another one allocates, gives
+//! them away.
+//!
 //! So does what nobody wants: after [`PATIENCE`] batches of a larger class with no look for any, each further batch
 //! goes past the depot and takes one out of it along. If somebody looks for some after all it was too early, and there
 //! may be twice as many from then on.
@@ -75,6 +80,8 @@ struct Bin<'m, P: Platform> {
     /// missed now and then.
     patience: AtomicU32,
     most_patience: AtomicU32,
+    /// How often others were refused since a CPU whose shard this is last looked. A hint as well.
+    refusals: AtomicU32,
     /// As many as there is room for.
     capacity: u32,
 }
@@ -107,7 +114,8 @@ impl<'m, P: Platform> Depot<'m, P> {
             let patience = class.map_or(0, |class| (PATIENCE * class.batch()) as u32);
             let stack = Lock::new(Stack { rounds, len: 0 });
             let [patience, most_patience] = [patience, patience].map(AtomicU32::new);
-            Bin { stack, len: AtomicU32::new(0), patience, most_patience, capacity: capacity as u32 }
+            let [len, refusals] = [0, 0].map(AtomicU32::new);
+            Bin { stack, len, patience, most_patience, refusals, capacity: capacity as u32 }
         });
         if !bins.is_empty() {
             self.loads.set(loads);
@@ -146,15 +154,21 @@ impl<'m, P: Platform> Depot<'m, P> {
         Some(taken)
     }
 
-    /// Takes up to `out.len()` rounds of a class, from the CPU's own shard first; answers how many.
+    /// Takes up to `out.len()` rounds of a class: out of the CPU's own shard, else of another that gives any away;
+    /// answers how many.
     pub(crate) fn take(&self, pinned: &Pinned<P>, cpu: usize, class: SizeClass, out: &mut [usize]) -> usize {
         let shards = self.shards();
         if let Some(bin) = self.bin(cpu % shards.max(1), class) {
             bin.be_patient();
+            bin.be_selfish();
         }
         let taken = (0..shards).find_map(|step| {
-            let access = if step == 0 { Access::Wait(pinned) } else { Access::Try };
-            self.take_from((cpu + step) % shards, access, class, out, true)
+            let shard = (cpu + step) % shards;
+            if step == 0 {
+                return self.take_from(shard, Access::Wait(pinned), class, out, true);
+            }
+            let gives = class.is_larger() || self.bin(shard, class)?.gives();
+            gives.then(|| self.take_from(shard, Access::Try, class, out, true))?
         });
         taken.unwrap_or(0)
     }
@@ -230,6 +244,22 @@ impl<P: Platform> Bin<'_, P> {
         }
     }
 
+    /// A CPU whose shard this is has looked for a batch.
+    fn be_selfish(&self) {
+        if self.refusals.load(Ordering::Relaxed) != 0 {
+            self.refusals.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether another CPU may have some: not the first time.
+    fn gives(&self) -> bool {
+        if self.len.load(Ordering::Relaxed) == 0 || self.refusals.load(Ordering::Relaxed) != 0 {
+            return true;
+        }
+        self.refusals.store(1, Ordering::Relaxed);
+        false
+    }
+
     fn take(&self, access: Access<'_, P>, out: &mut [usize]) -> Result<usize, Busy> {
         let mut stack = match access {
             Access::Wait(pinned) => self.stack.lock(pinned),
@@ -257,3 +287,6 @@ impl<P: Platform> Bin<'_, P> {
         count
     }
 }
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests;

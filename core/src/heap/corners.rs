@@ -203,3 +203,29 @@ fn descriptors_pin_few_huge_frames() {
     let whole = whole.count();
     assert!(whole >= 26, "{whole} of 32");
 }
+
+/// Who may not reclaim finds what others have put aside, though it is too little to be shared.
+#[test]
+fn the_last_objects_of_a_depot_are_anybodys() {
+    let heap = heap::<Checked>(64, 2);
+    let layout = Layout::from_size_align(1024, 8).unwrap();
+    let class = SizeClass::of(layout).unwrap();
+    let ask = || heap.answer(layout, false).address().ok();
+    Sim::become_cpu(0);
+    let lent: Vec<_> = std::iter::from_fn(ask).collect();
+    let (few, others) = lent.split_at(3);
+    few.iter().for_each(|&address| {
+        assert!(heap.unmark(class, address));
+        let pinned = Sim::pin().unwrap();
+        assert_eq!(heap.depot(NodeId::ZERO).unwrap().put(&pinned, 0, class, &[address]), 1);
+    });
+    Sim::become_cpu(1);
+    let mut again: Vec<_> = std::iter::from_fn(ask).collect();
+    again.sort_unstable();
+    assert_eq!(again, few);
+    again.iter().chain(others).for_each(|&address| heap.free_address(address, layout).unwrap());
+    heap.drain();
+    Sim::become_cpu(0);
+    heap.drain();
+    assert_eq!(heap.validate().unwrap().lent(), 0);
+}

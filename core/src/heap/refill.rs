@@ -141,14 +141,19 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         }
     }
 
-    /// An object from the slabs of any node.
+    /// An object from the slabs of any node, or one that other CPUs have put into a depot.
     fn find_anywhere(&self, class: SizeClass) -> Found {
         let mut last = Found::NoSlot(NodeId::ZERO);
-        for node in (0..self.depots.slice().len() as u32).filter_map(NodeId::new) {
+        for node in self.nodes() {
             match self.find_on(node, class) {
                 Found::NoSlot(_) => {}
                 found @ (Found::Object(_) | Found::Marked(..)) => return found,
                 Found::WouldBlock => last = Found::WouldBlock,
+            }
+            let mut one = [0];
+            let depot = self.depot(node);
+            if depot.is_some_and(|depot| self.with_access(|access| Ok(depot.drain(access, class, &mut one))) == Ok(1)) {
+                return Found::Object(one[0]);
             }
         }
         last
@@ -161,12 +166,12 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         let count = if C::HARDENED { class.batch() } else { count };
         let (depot, cache) = (self.depot(pool.node())?, self.cache(pool.node(), class)?);
         pool.stacks.refill(class, count, |batch| {
-            let mut taken = depot.take(pinned, pinned.cpu().index(), class, batch);
+            let cpu = pinned.cpu().index();
+            let mut taken = depot.take(pinned, cpu, class, batch);
             if taken == 0 {
                 // From the back, so that the lowest address is lent first.
                 let mut place = batch.len();
-                let taker = Taker::cpu(pinned.cpu().index());
-                let slots = cache.take(Access::Wait(pinned), place, taker, |address| {
+                let slots = cache.take(Access::Wait(pinned), place, Taker::cpu(cpu), |address| {
                     place -= 1;
                     batch[place] = address;
                 });
