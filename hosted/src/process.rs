@@ -10,7 +10,7 @@
 use std::alloc::Layout;
 use std::ops::Range;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 
 use lock_api::Mutex;
 use pagemill::{
@@ -74,6 +74,8 @@ pub(crate) struct Process<C: Config> {
     land: Mutex<HostedLock, Option<Land>>,
     /// How many regions there are.
     regions: AtomicUsize,
+    /// Bit n of word w: the pools of threads from number 16 × (64·w + n) on may be used.
+    prepared: [AtomicU64; (SEATS / TOGETHER / u64::BITS) as usize],
     ground: OnceLock<Ground>,
     /// Bytes of memory in regions that may be used.
     memory: AtomicUsize,
@@ -136,6 +138,7 @@ where
             member,
             land: Mutex::new(None),
             regions: AtomicUsize::new(0),
+            prepared: [const { AtomicU64::new(0) }; (SEATS / TOGETHER / u64::BITS) as usize],
             ground: OnceLock::new(),
             memory: AtomicUsize::new(0),
             mapped: AtomicUsize::new(0),
@@ -485,11 +488,21 @@ where
         if number as usize >= ground.cpus {
             return true;
         }
-        // Neighbours along with it: one call for several threads.
-        let first = number - number % TOGETHER;
+        // Neighbours along with it, and once for all threads that have these numbers one after another.
+        let group = number / TOGETHER;
+        let (prepared, bit) = (&self.prepared[(group / u64::BITS) as usize], 1 << (group % u64::BITS));
+        // Acquire: pairs with the Release below; who sees the bit may write there.
+        if prepared.load(Ordering::Acquire) & bit != 0 {
+            return true;
+        }
+        let first = group * TOGETHER;
         let [first, last] = [first, (first + TOGETHER).min(ground.cpus as u32) - 1]
             .map(|number| Heap::<Hosted, C>::metadata_of_cpu(ground.span, CpuId::new(number)));
-        ground.reservation.commit_shown(ground.heap[0] + first.start..ground.heap[0] + last.end)
+        let usable = ground.reservation.commit_shown(ground.heap[0] + first.start..ground.heap[0] + last.end);
+        if usable {
+            prepared.fetch_or(bit, Ordering::Release);
+        }
+        usable
     }
 
     fn settle(&self) {
