@@ -200,7 +200,7 @@ impl<'m, P: Platform> Depot<'m, P> {
         let (Some(bin), Some(load)) = (self.bin(shard, class), self.loads.slice().get(shard)) else { return 0 };
         // Relaxed, here and where it is counted: a bound that may be missed by a batch a CPU.
         let enough = load.bytes.load(Ordering::Relaxed) >= load.enough_bytes;
-        let kept = bin.put(pinned, batch, if enough { class.stack_capacity() } else { usize::MAX });
+        let kept = bin.put(pinned, batch, if enough { 2 * class.batch() } else { usize::MAX });
         load.bytes.fetch_add(kept * class.bytes(), Ordering::Relaxed);
         kept
     }

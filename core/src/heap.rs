@@ -39,7 +39,7 @@ use crate::harden::Hardening;
 use crate::id::NodeId;
 use crate::large::{KeptBlocks, Ready};
 use crate::platform::{Desk, Pinned, Platform};
-use crate::pool::ObjectPool;
+use crate::pool::{Deep, ObjectPool};
 use crate::reclaim::Reclaim;
 use crate::shadow::Shadow;
 use crate::size_class::SizeClass;
@@ -133,6 +133,8 @@ pub struct Heap<'m, P: Platform, C: Config = Checked> {
     pub(crate) reclaim: Reclaim<'m, P>,
     pub(crate) hardening: Hardening<'m>,
     sampling: Sampling<'m>,
+    /// How much CPUs have at hand.
+    pub(crate) deep: Deep,
 }
 
 impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
@@ -173,6 +175,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
                 reclaim: Reclaim::new(),
                 hardening: Hardening::new(),
                 sampling: Sampling::new(),
+                deep: Deep::new(C::DEEP_BYTES),
             }
         }
     }

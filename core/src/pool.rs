@@ -8,7 +8,8 @@
 //!              └──────┴─────┴───────────┘  refill and spill: a batch from or to the depot, else the slabs
 //! ```
 //!
-//! How much a stack may hold follows what happens: a refill doubles it. A CPU that takes keeps much at hand. A stack
+//! How much a stack may hold follows what happens: a refill doubles it. Beyond two batches it is *deep*, of which there
+//! is as much as [`Config::DEEP_BYTES`](crate::Config::DEEP_BYTES) allows. A CPU that takes keeps much at hand. A stack
 //! that spills several times without a refill in between is a *stream* of frees: all of it goes at each spill, and all
 //! streams of a CPU together hold no more than [`STREAM_BYTES`]. A CPU that has spilled often with no refill of any
 //! stack in between is *tearing down*: everything at hand goes, and from then on whatever it frees is a stream. If that
@@ -24,7 +25,7 @@ use crate::platform::{Desk, Head, Pinned, Platform};
 use crate::size_class::SizeClass;
 use crate::slab::NODE_SHIFT;
 use crate::sync::{
-    AtomicU32, HeadFirst, Ordering, OwnCell, OwnerU32, OwnerU64, OwnerUsize, Reach, Room, Stacks, const_fn,
+    AtomicU32, AtomicUsize, HeadFirst, Ordering, OwnCell, OwnerU32, OwnerU64, OwnerUsize, Reach, Room, Stacks, const_fn,
 };
 
 /// The spill without a refill before it by which a stack becomes a stream.
@@ -61,6 +62,8 @@ pub(crate) struct ObjectPool {
     drained: OwnerU32,
     /// Spills of each class since its last refill.
     spills: [OwnerU32; SizeClass::COUNT],
+    /// What the limits of stacks are beyond two batches, in bytes of objects.
+    deep_bytes: OwnerUsize,
     /// How many stacks are streams, and how often they have spilled since it was seen afresh which are.
     streams: OwnerU32,
     stream_spills: OwnerU32,
@@ -69,6 +72,34 @@ pub(crate) struct ObjectPool {
     /// Bytes that larger classes spilled and nobody wanted, less those that somebody did.
     unwanted: OwnerU32,
     pub(crate) gap: Gap,
+}
+
+/// What the limits of all CPUs' stacks are beyond two batches, in bytes of objects; and how much they may be.
+pub(crate) struct Deep {
+    bytes: AtomicUsize,
+    most_bytes: usize,
+}
+
+/// The share of what may be deep that one CPU may have, as a divisor.
+const DEEP_SHARE: usize = 4;
+
+impl Deep {
+    const_fn! {
+        pub(crate) const fn new(most_bytes: usize) -> Self {
+            Self { bytes: AtomicUsize::new(0), most_bytes }
+        }
+    }
+
+    /// Says that there is no CPU any more but that of this pool.
+    #[cfg(not(loom))]
+    pub(crate) fn in_copy(&self, pool: Option<&ObjectPool>) {
+        self.bytes.store(pool.map_or(0, |pool| pool.deep_bytes.get()), Ordering::Relaxed);
+    }
+
+    fn has_room_for(&self, pool: &ObjectPool) -> bool {
+        // Relaxed, here and where it is counted: a bound that each CPU may miss by a stack.
+        pool.deep_bytes.get() < self.most_bytes / DEEP_SHARE && self.bytes.load(Ordering::Relaxed) < self.most_bytes
+    }
 }
 
 /// How far it is to the next sample of a CPU.
@@ -103,6 +134,7 @@ impl ObjectPool {
                 spills: [const { OwnerU32::new(0) }; SizeClass::COUNT],
                 #[cfg(loom)]
                 spills: core::array::from_fn(|_| OwnerU32::new(0)),
+                deep_bytes: OwnerUsize::new(0),
                 streams: OwnerU32::new(0),
                 stream_spills: OwnerU32::new(0),
                 spills_in_a_row: OwnerU32::new(0),
@@ -166,12 +198,14 @@ impl ObjectPool {
 
     /// How many rounds a refill should bring, now that the stack has been found empty: half of what it may hold from
     /// now on, which is twice as much as before.
-    pub(crate) fn refill_count<P: Platform>(&self, _pinned: &mut Pinned<P>, class: SizeClass) -> usize {
+    pub(crate) fn refill_count<P: Platform>(&self, _pinned: &mut Pinned<P>, class: SizeClass, deep: &Deep) -> usize {
         self.end_stream(class);
         self.spills_in_a_row.set(0);
         self.unwanted.set(0);
-        let limit = (self.stacks.limit(class) * 2).clamp(2 * least(class), class.stack_capacity());
-        self.stacks.set_limit(class, limit);
+        let before = self.stacks.limit(class);
+        let most = if deep.has_room_for(self) { class.stack_capacity() } else { before.max(2 * class.batch()) };
+        let limit = (before * 2).clamp(2 * least(class), most);
+        self.limit(class, limit, deep);
         limit / 2
     }
 
@@ -193,19 +227,19 @@ impl ObjectPool {
 
     /// Sets what a stack that has just spilled may hold; streams have equal shares. Answers whether all streams should
     /// be [ended](Self::next_stream), so that those that flow no more have no share.
-    pub(crate) fn set_limit<P: Platform>(&self, _pinned: &mut Pinned<P>, class: SizeClass) -> bool {
+    pub(crate) fn set_limit<P: Platform>(&self, _pinned: &mut Pinned<P>, class: SizeClass, deep: &Deep) -> bool {
         if self.spills_in_a_row.get() > TEARING_DOWN && !self.is_stream(class) {
             self.set_spills(class, NEW_STREAM);
         }
         if self.stacks.limit(class) == 0 {
-            self.stacks.set_limit(class, 2 * least(class));
+            self.limit(class, 2 * least(class), deep);
         }
         if !self.is_stream(class) {
             return false;
         }
         let streams = self.streams.get();
         let share = STREAM_BYTES / streams as usize / class.bytes();
-        self.stacks.set_limit(class, share.max(least(class)));
+        self.limit(class, share.max(least(class)), deep);
         let spills = self.stream_spills.get() + 1;
         self.stream_spills.set(if spills > streams * STREAM_SPILLS { 0 } else { spills });
         spills > streams * STREAM_SPILLS
@@ -246,9 +280,27 @@ impl ObjectPool {
     }
 
     /// Lets a stack that has been emptied hold nothing until it is used again.
-    pub(crate) fn close<P: Platform>(&self, _pinned: &mut Pinned<P>, class: SizeClass) {
+    pub(crate) fn close<P: Platform>(&self, _pinned: &mut Pinned<P>, class: SizeClass, deep: &Deep) {
         self.end_stream(class);
-        self.stacks.set_limit(class, 0);
+        self.limit(class, 0, deep);
+    }
+
+    /// Lets a stack hold so many rounds.
+    fn limit(&self, class: SizeClass, limit: usize, deep: &Deep) {
+        let before = self.deep_bytes_of(class);
+        self.stacks.set_limit(class, limit);
+        if before != self.deep_bytes_of(class) {
+            // All of them: marks of samples may have raised others.
+            let bytes = SizeClass::all().map(|class| self.deep_bytes_of(class)).sum();
+            let counted = self.deep_bytes.get();
+            self.deep_bytes.set(bytes);
+            // Wrapping, as the addition does: what is taken off was added before.
+            deep.bytes.fetch_add(bytes.wrapping_sub(counted), Ordering::Relaxed);
+        }
+    }
+
+    fn deep_bytes_of(&self, class: SizeClass) -> usize {
+        self.stacks.limit(class).saturating_sub(2 * class.batch()) * class.bytes()
     }
 
     fn is_stream(&self, class: SizeClass) -> bool {

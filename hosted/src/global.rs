@@ -70,6 +70,7 @@ impl<L: sealed::Served> Config for HostedLevel<L> {
     const LINEAR_SHADOW: bool = true;
     const KEEP_EMPTY_SLABS: usize = 8;
     const LARGE_SIZES_PER_DOUBLING: usize = 8;
+    const DEEP_BYTES: usize = 8 << 20;
     const DEPOT_BYTES: usize = 1 << 20;
     const DEPOT_ROUNDS: usize = 4096;
     const DEPOT_TOTAL_BYTES: usize = 2 << 20;

@@ -100,7 +100,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     pub unsafe fn unlock_own(&self, copied_as: Option<CpuId>) {
         self.each_lock(&mut Release);
         if let Some(cpu) = copied_as {
-            self.reclaim.in_copy(cpu);
+            self.in_copy(cpu);
         }
     }
 
@@ -112,7 +112,12 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     pub unsafe fn unlock_copy(&self, cpu: CpuId) {
         // SAFETY: as the caller promises.
         unsafe { self.unlock_all() };
+        self.in_copy(cpu);
+    }
+
+    fn in_copy(&self, cpu: CpuId) {
         self.reclaim.in_copy(cpu);
+        self.deep.in_copy(self.pools.all().get(cpu.index()));
     }
 
     fn each_lock(&self, each: &mut impl EachLock<P>) {

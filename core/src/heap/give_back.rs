@@ -122,22 +122,22 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         if pool.begins_to_tear_down(&mut pinned) {
             while let Some(class) = pool.next_at_hand(&mut pinned) {
                 self.spill(&mut pinned, pool, class, usize::MAX, late);
-                pool.close(&mut pinned, class);
+                pool.close(&mut pinned, class, &self.deep);
             }
         }
         if class.is_larger() && pool.is_leaving(&mut pinned) {
             while let Some(held) = pool.next_held(&mut pinned) {
                 self.spill(&mut pinned, pool, held, usize::MAX, late);
-                pool.close(&mut pinned, held);
+                pool.close(&mut pinned, held, &self.deep);
             }
             return false;
         }
-        if pool.set_limit(&mut pinned, class) {
+        if pool.set_limit(&mut pinned, class, &self.deep) {
             while let Some(stream) = pool.next_stream(&mut pinned) {
                 self.spill(&mut pinned, pool, stream, usize::MAX, late);
-                pool.close(&mut pinned, stream);
+                pool.close(&mut pinned, stream, &self.deep);
             }
-            pool.set_limit(&mut pinned, class);
+            pool.set_limit(&mut pinned, class, &self.deep);
         }
         pool.put(&mut pinned, class, address)
     }
@@ -170,7 +170,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         }
         for class in SizeClass::all() {
             pool.stacks.take_oldest(class, usize::MAX, |rounds| self.put_back(class, rounds, late));
-            pool.close(pinned, class);
+            pool.close(pinned, class, &self.deep);
         }
         let mut parcel = [0; PARCEL];
         let count = pool.take_posted(pinned, &mut parcel);

@@ -161,7 +161,7 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
 
     /// Brings rounds into the pool, and answers one of them.
     fn refill(&self, pinned: &mut Pinned<P>, pool: &ObjectPool, class: SizeClass) -> Option<usize> {
-        let count = pool.refill_count(pinned, class);
+        let count = pool.refill_count(pinned, class, &self.deep);
         // Out of order are the slots of one refill: the more they are, the less is known of them.
         let count = if C::HARDENED { class.batch() } else { count };
         let (depot, cache) = (self.depot(pool.node())?, self.cache(pool.node(), class)?);

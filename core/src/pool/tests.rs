@@ -85,3 +85,38 @@ fn what_who_leaves_frees_twice_is_told_once_and_goes_home_once() {
     assert_eq!(heap.validate().unwrap_err(), HeapInvalid::LateFaults(3));
     assert_eq!(heap.census().lent(), 0);
 }
+
+#[test]
+#[cfg_attr(miri, ignore = "thousands of objects")]
+fn stacks_are_deep_as_far_as_all_of_them_may_be() {
+    const CPUS: usize = 8;
+    let heap = heap::<Checked>(16 << 10, CPUS);
+    let deep = |pool: &ObjectPool| SizeClass::all().map(|class| pool.deep_bytes_of(class)).sum::<usize>();
+    let longest = 128 << 10;
+    let mut lent = Vec::new();
+    for cpu in 0..CPUS {
+        Sim::become_cpu(cpu as u32);
+        for bytes in [512, 1024, 2048, 4096, 8192] {
+            lent.extend((0..400).map(|_| (heap.alloc_address(layout(bytes)).unwrap(), bytes)));
+        }
+        let pool = &heap.pools.all()[cpu];
+        assert_eq!(pool.deep_bytes.get(), deep(pool));
+        assert!(deep(pool) < Checked::DEEP_BYTES / DEEP_SHARE + longest, "{cpu}: {}", deep(pool));
+    }
+    let of_cpu: Vec<usize> = heap.pools.all().iter().map(deep).collect();
+    assert_eq!(heap.deep.bytes.load(Ordering::Relaxed), of_cpu.iter().sum());
+    assert!(of_cpu[0] >= Checked::DEEP_BYTES / DEEP_SHARE && of_cpu[CPUS - 1] == 0, "{of_cpu:?}");
+    // A copy with one CPU has what that one has.
+    heap.deep.in_copy(heap.pools.all().first());
+    assert_eq!(heap.deep.bytes.load(Ordering::Relaxed), of_cpu[0]);
+    heap.deep.bytes.store(of_cpu.iter().sum(), Ordering::Relaxed);
+    lent.iter().for_each(|&(address, bytes)| heap.free_address(address, layout(bytes)).unwrap());
+    for cpu in 0..CPUS {
+        Sim::become_cpu(cpu as u32);
+        heap.drain_cpu();
+    }
+    Sim::become_cpu(0);
+    heap.drain();
+    assert_eq!(heap.deep.bytes.load(Ordering::Relaxed), 0);
+    assert_eq!(heap.validate().unwrap().lent(), 0);
+}

@@ -56,8 +56,30 @@ const BATCH: [u32; SizeClass::COUNT] = {
     batch
 };
 
-/// The bottom of each class's stack, and where the last one ends: there stands a 0 for ever, and on it up to two
-/// batches. Another 0 stands at the beginning, where the stacks of a pool of zeros have their tops.
+/// The most rounds that a stack has room for.
+const MOST_ROUNDS: u32 = if cfg!(feature = "deep-pools") { 512 } else { 256 };
+
+/// How many rounds the stack of each class has room for: no more than 128 KiB of objects if that leaves two batches.
+/// What comes and goes at random seldom leaves a long stack at either end.
+const CAPACITY: [u32; SizeClass::COUNT] = {
+    let mut capacity = [0; SizeClass::COUNT];
+    let mut class = 0;
+    while class < SizeClass::COUNT {
+        if let Some(size) = SizeClass::new(class) {
+            let rounds = ((128 << 10) / size.bytes()) as u32;
+            capacity[class] = match rounds {
+                _ if rounds < 2 * BATCH[class] || cfg!(any(loom, shuttle)) => 2 * BATCH[class],
+                0..MOST_ROUNDS => rounds,
+                _ => MOST_ROUNDS,
+            };
+        }
+        class += 1;
+    }
+    capacity
+};
+
+/// The bottom of each class's stack, and where the last one ends: there stands a 0 for ever, and on it up to the stack's
+/// capacity. Another 0 stands at the beginning, where the stacks of a pool of zeros have their tops.
 ///
 /// ```text
 ///   │ 0 │ 0 │ r │ r │ … │ 0 │ r │ r │ …
@@ -68,7 +90,7 @@ const BOTTOM: [u32; SizeClass::COUNT + 1] = {
     let mut bottom = [1; SizeClass::COUNT + 1];
     let mut class = 0;
     while class < SizeClass::COUNT {
-        bottom[class + 1] = bottom[class] + 2 * BATCH[class] + 1;
+        bottom[class + 1] = bottom[class] + CAPACITY[class] + 1;
         class += 1;
     }
     bottom
@@ -85,7 +107,7 @@ impl SizeClass {
 
     /// The most rounds of a stack.
     pub(crate) const fn stack_capacity(self) -> usize {
-        2 * self.batch()
+        CAPACITY[self.index()] as usize
     }
 
     const fn bottom(self) -> usize {
@@ -580,6 +602,6 @@ mod tests {
                 );
             });
         }
-        const { assert!(size_of::<Stacks>() < 57 << 10) };
+        const { assert!(size_of::<Stacks>() < if cfg!(feature = "deep-pools") { 256 } else { 96 } << 10) };
     }
 }
