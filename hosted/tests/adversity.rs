@@ -9,9 +9,8 @@ use std::ffi::CStr;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
-use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::{Barrier, Condvar, Mutex};
 use std::{io, thread};
 
 use pagemill_hosted::{Origin, Pagemill, Topology, WithHandlers};
@@ -334,7 +333,7 @@ fn mappings_are_few() {
 fn ten_thousand_threads() {
     const THREADS: usize = 10_000;
     let started = AtomicUsize::new(0);
-    let (is_full, end) = (Barrier::new(2), Barrier::new(2));
+    let (is_full, end) = (Barrier::new(2), Gate::default());
     thread::scope(|scope| {
         let (started, is_full, end) = (&started, &is_full, &end);
         // Each starts the next, so that all are there at once and none is counted twice.
@@ -343,15 +342,13 @@ fn ten_thousand_threads() {
             left: usize,
             started: &'s AtomicUsize,
             is_full: &'s Barrier,
-            end: &'s Barrier,
+            end: &'s Gate,
         ) {
             let work = move || {
                 let held: Vec<Box<[usize; 8]>> = (0..20).map(|n| Box::new([n; 8])).collect();
                 started.fetch_add(1, Ordering::Relaxed);
                 start(scope, left - 1, started, is_full, end);
-                while started.load(Ordering::Relaxed) != 0 {
-                    thread::sleep(Duration::from_millis(50));
-                }
+                end.wait();
                 assert!(held.iter().enumerate().all(|(n, words)| **words == [n; 8]));
             };
             let more = left > 0 && thread::Builder::new().stack_size(32 << 10).spawn_scoped(scope, work).is_ok();
@@ -365,10 +362,29 @@ fn ten_thousand_threads() {
         println!("{} threads", started.load(Ordering::Relaxed));
         assert!(started.load(Ordering::Relaxed) > 500, "the system gives no more");
         assert_eq!(A.heap().validate().err().filter(|error| error.to_string().contains("slab")), None);
-        started.store(0, Ordering::Relaxed);
-        end.wait();
+        end.open();
     });
     live();
+}
+
+/// Closed until somebody opens it. Who waits there sleeps: of ten thousand that look again and again the last ones would
+/// hardly start.
+#[derive(Default)]
+struct Gate {
+    is_open: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Gate {
+    fn wait(&self) {
+        let is_open = self.is_open.lock().unwrap();
+        drop(self.opened.wait_while(is_open, |is_open| !*is_open).unwrap());
+    }
+
+    fn open(&self) {
+        *self.is_open.lock().unwrap() = true;
+        self.opened.notify_all();
+    }
 }
 
 #[test]
