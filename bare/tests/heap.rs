@@ -236,8 +236,9 @@ pagemill_bare::kernel! {
         let rest = rest();
         let class = SizeClass::of(WORDS).expect("small");
         let before = HEAP.census();
-        let each = effort(20_000);
-        for _ in 0..2 {
+        // In all as many, however many CPUs there are and however long this may take: memory does not grow with them.
+        let each = 40_000 / percpu::online() as usize;
+        for _ in 0..effort(4) {
             smp::on_all(&|cpu| {
                 let list = &mut LISTS[cpu as usize].lock();
                 list.extend((0..each).map(|index| Object::new(WORDS, index as u8).expect("there is memory")));

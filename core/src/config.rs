@@ -28,8 +28,9 @@ pub trait Config: 'static {
     const SLAB_BYTES: usize = 32 << 10;
     /// Empty slabs of each class that a heap keeps on each node: the next requests need no frames then.
     const KEEP_EMPTY_SLABS: usize = 1;
-    /// The objects that CPUs may have at hand beyond two batches of each class, in bytes, a quarter of it each. Two batches
-    /// are 256 objects, or 32 KiB of them; with this it is up to four times as much of a class that comes and goes.
+    /// With the feature `deep-pools`: the objects that CPUs may have at hand beyond two batches of each class, in bytes, a
+    /// quarter of it each. Two batches are 256 objects, or 32 KiB of them; with this it is up to four times as much of a
+    /// class that comes and goes.
     const DEEP_BYTES: usize = 1 << 20;
     /// The most objects of one class, in bytes, that a shard of the depot holds.
     const DEPOT_BYTES: usize = 64 << 10;

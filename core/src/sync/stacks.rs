@@ -56,21 +56,20 @@ const BATCH: [u32; SizeClass::COUNT] = {
     batch
 };
 
-/// The most rounds that a stack has room for.
-const MOST_ROUNDS: u32 = if cfg!(feature = "deep-pools") { 512 } else { 256 };
-
-/// How many rounds the stack of each class has room for: no more than 128 KiB of objects if that leaves two batches.
-/// What comes and goes at random seldom leaves a long stack at either end.
+/// How many rounds a deep stack of each class has room for: no more than 128 KiB of objects. What comes and goes at random
+/// seldom leaves a long stack at either end. Two batches if there are no deep ones.
 const CAPACITY: [u32; SizeClass::COUNT] = {
     let mut capacity = [0; SizeClass::COUNT];
     let mut class = 0;
     while class < SizeClass::COUNT {
         if let Some(size) = SizeClass::new(class) {
-            let rounds = ((128 << 10) / size.bytes()) as u32;
-            capacity[class] = match rounds {
-                _ if rounds < 2 * BATCH[class] || cfg!(any(loom, shuttle)) => 2 * BATCH[class],
-                0..MOST_ROUNDS => rounds,
-                _ => MOST_ROUNDS,
+            let deep = ((128 << 10) / size.bytes()) as u32;
+            capacity[class] = match deep {
+                _ if deep < 2 * BATCH[class] || !cfg!(feature = "deep-pools") || cfg!(any(loom, shuttle)) => {
+                    2 * BATCH[class]
+                }
+                0..1024 => deep,
+                _ => 1024,
             };
         }
         class += 1;
@@ -78,25 +77,40 @@ const CAPACITY: [u32; SizeClass::COUNT] = {
     capacity
 };
 
-/// The bottom of each class's stack, and where the last one ends: there stands a 0 for ever, and on it up to the stack's
-/// capacity. Another 0 stands at the beginning, where the stacks of a pool of zeros have their tops.
+/// The bottom of each class's stack, and where the last one ends: there stands a 0 for ever, and on it up to two
+/// batches. Another 0 stands at the beginning, where the stacks of a pool of zeros have their tops.
 ///
 /// ```text
-///   │ 0 │ 0 │ r │ r │ … │ 0 │ r │ r │ …
-///     │   └ bottom of class 0   └ bottom of class 1
+///   │ 0 │ 0 │ r │ r │ … │ 0 │ r │ r │ …       │ 0 │ r │ r │ r │ r │ r │ …
+///     │   └ bottom of class 0   └ of class 1    └ bottom of class 0 when it is deep: `DEEP`
 ///     └ top of a stack that was never used
 /// ```
+///
+/// A stack that is deep has moved to a place behind all of these, so that those that are not lie close together: where
+/// memory costs nothing until it is touched, the others' places cost nothing.
 const BOTTOM: [u32; SizeClass::COUNT + 1] = {
     let mut bottom = [1; SizeClass::COUNT + 1];
     let mut class = 0;
     while class < SizeClass::COUNT {
-        bottom[class + 1] = bottom[class] + CAPACITY[class] + 1;
+        bottom[class + 1] = bottom[class] + 2 * BATCH[class] + 1;
         class += 1;
     }
     bottom
 };
 
-const ROUNDS: usize = BOTTOM[SizeClass::COUNT] as usize;
+/// The same of stacks that are deep. A class that is never deep has no place there.
+const DEEP: [u32; SizeClass::COUNT + 1] = {
+    let mut bottom = [BOTTOM[SizeClass::COUNT]; SizeClass::COUNT + 1];
+    let mut class = 0;
+    while class < SizeClass::COUNT {
+        let is_ever = CAPACITY[class] > 2 * BATCH[class];
+        bottom[class + 1] = bottom[class] + if is_ever { CAPACITY[class] + 1 } else { 0 };
+        class += 1;
+    }
+    bottom
+};
+
+const ROUNDS: usize = DEEP[SizeClass::COUNT] as usize;
 
 impl SizeClass {
     /// Rounds of a batch.
@@ -110,8 +124,16 @@ impl SizeClass {
         CAPACITY[self.index()] as usize
     }
 
-    const fn bottom(self) -> usize {
-        BOTTOM[self.index()] as usize
+    /// The bottom of the stack that has this place.
+    const fn bottom_of(self, place: u32) -> usize {
+        let bottoms = if place < DEEP[0] { &BOTTOM } else { &DEEP };
+        bottoms[self.index()] as usize
+    }
+
+    /// The bottom of the stack that may hold so many rounds, or words of marks.
+    const fn bottom_for(self, limit: usize) -> usize {
+        let bottoms = if limit <= 2 * self.batch() { &BOTTOM } else { &DEEP };
+        bottoms[self.index()] as usize
     }
 }
 
@@ -319,20 +341,31 @@ impl Stacks {
 
     /// How many rounds the stack holds, and words of marks.
     pub(crate) fn len(&self, class: SizeClass) -> usize {
-        (self.fill(class).top.get() as usize).saturating_sub(class.bottom())
+        let top = self.fill(class).top.get();
+        (top as usize).saturating_sub(class.bottom_of(top))
     }
 
     /// How many it may hold.
     pub(crate) fn limit(&self, class: SizeClass) -> usize {
-        (self.fill(class).limit.get() as usize).saturating_sub(class.bottom())
+        let limit = self.fill(class).limit.get();
+        (limit as usize).saturating_sub(class.bottom_of(limit))
     }
 
     /// Lets it hold so many, at least what it holds and at most its capacity.
     pub(crate) fn set_limit(&self, class: SizeClass, limit: usize) {
-        let len = self.len(class);
+        let (len, from) = (self.len(class), self.bottom(class));
+        let limit = limit.clamp(len, class.stack_capacity());
+        let to = class.bottom_for(limit);
+        if from != to {
+            (1..=len).for_each(|place| self.rounds[to + place].set(self.rounds[from + place].get()));
+        }
         let fill = self.fill(class);
-        fill.top.set((class.bottom() + len) as u32);
-        fill.limit.set((class.bottom() + limit.clamp(len, class.stack_capacity())) as u32);
+        fill.top.set((to + len) as u32);
+        fill.limit.set((to + limit) as u32);
+    }
+
+    fn bottom(&self, class: SizeClass) -> usize {
+        class.bottom_of(self.fill(class).top.get())
     }
 
     /// The round that was put in last, and the one that is now on top, or 0.
@@ -376,16 +409,17 @@ impl Stacks {
     pub(crate) fn refill(&self, class: SizeClass, count: usize, fill: impl FnOnce(&mut [usize]) -> usize) {
         debug_assert_eq!(self.len(class), 0);
         let count = count.min(class.stack_capacity());
-        let first = class.bottom() + 1;
-        let filled = write_rounds(&self.rounds[first..first + count], fill).min(count);
-        self.set_limit(class, self.limit(class).max(filled));
-        self.fill(class).top.set((class.bottom() + filled) as u32);
+        self.set_limit(class, self.limit(class).max(count));
+        let bottom = self.bottom(class);
+        let filled = write_rounds(&self.rounds[bottom + 1..][..count], fill).min(count);
+        self.fill(class).top.set((bottom + filled) as u32);
     }
 
     /// Takes the `count` rounds out that were put in first, all if there are fewer, and without their marks. `spill` is
     /// shown them before, and does nothing with the stack.
     pub(crate) fn take_oldest(&self, class: SizeClass, count: usize, spill: impl FnOnce(&[usize])) {
-        let rounds = &self.rounds[class.bottom() + 1..][..self.len(class)];
+        let bottom = self.bottom(class);
+        let rounds = &self.rounds[bottom + 1..][..self.len(class)];
         let mut count = count.min(rounds.len());
         if count == 0 {
             return;
@@ -400,7 +434,7 @@ impl Stacks {
         for place in count..rounds.len() {
             rounds[place - count].set(rounds[place].get());
         }
-        self.fill(class).top.set((class.bottom() + rounds.len() - count) as u32);
+        self.fill(class).top.set((bottom + rounds.len() - count) as u32);
     }
 
     /// Moves rounds together, over the marks between them. Answers how many they are.
@@ -423,7 +457,10 @@ impl Stacks {
         let len = self.len(class);
         let words = if token == 0 { 1 } else { 2 };
         let Some(place) = len.checked_sub(above).filter(|&place| place > 0) else { return false };
-        let all = &self.rounds[class.bottom() + 1..][..class.stack_capacity()];
+        // Where it is: it is deep already, or does not become so by a mark.
+        let most = if self.limit(class) <= 2 * class.batch() { 2 * class.batch() } else { class.stack_capacity() };
+        let bottom = self.bottom(class);
+        let all = &self.rounds[bottom + 1..][..most];
         if len + words > all.len() || all[place - 1].get() < TOKENS || token >= TOKENS {
             return false;
         }
@@ -435,13 +472,14 @@ impl Stacks {
         let marks = &self.marks[class.index()];
         marks.set(marks.get() + words as u32);
         self.set_limit(class, self.limit(class).max(len + words));
-        self.fill(class).top.set((class.bottom() + len + words) as u32);
+        self.fill(class).top.set((bottom + len + words) as u32);
         true
     }
 
     /// The round on top, if it is marked, and the mark's token.
     pub(crate) fn pop_marked(&self, class: SizeClass) -> Option<(usize, usize)> {
-        let rounds = &self.rounds[class.bottom() + 1..][..self.len(class)];
+        let bottom = self.bottom(class);
+        let rounds = &self.rounds[bottom + 1..][..self.len(class)];
         let (mark, below) = rounds.split_last().filter(|(mark, _)| mark.get() == 0)?;
         let (last, rest) = below.split_last()?;
         let (round, token, words) = match last.get() {
@@ -450,7 +488,7 @@ impl Stacks {
         };
         let marks = &self.marks[class.index()];
         marks.set(marks.get() - words);
-        self.fill(class).top.set((class.bottom() + rounds.len()) as u32 - words - 1);
+        self.fill(class).top.set((bottom + rounds.len()) as u32 - words - 1);
         Some((round, token))
     }
 }
@@ -551,6 +589,27 @@ mod tests {
     }
 
     #[test]
+    fn a_stack_moves_when_it_becomes_deep_and_back_with_what_it_holds() {
+        let (stacks, class) = (Stacks::new(), class(1024));
+        let two = 2 * class.batch();
+        stacks.set_limit(class, two);
+        assert!((1..=two).all(|round| stacks.push(class, 100 + round)) && !stacks.push(class, 1));
+        assert!(!stacks.mark(class, 0, 0), "a mark makes none deep");
+        stacks.set_limit(class, usize::MAX);
+        let more = class.stack_capacity() - two;
+        assert_eq!(stacks.limit(class), two + more);
+        assert_eq!(more > 0, cfg!(feature = "deep-pools"));
+        assert!((1..=more).all(|round| stacks.push(class, 100 + two + round)) && !stacks.push(class, 1));
+        stacks.take_oldest(class, more, |oldest| assert_eq!(oldest.first(), (more > 0).then_some(&101)));
+        stacks.set_limit(class, 0);
+        assert_eq!((stacks.len(class), stacks.limit(class)), (two, two));
+        assert!((1..=two).rev().all(|round| {
+            stacks.pop_and_peek(class, Reach::Folded).is_some_and(|(top, _)| top == 100 + more + round)
+        }));
+        assert_eq!(stacks.pop_and_peek(class, Reach::Folded), None);
+    }
+
+    #[test]
     fn a_marked_round_is_not_for_a_pop_and_loses_its_mark_when_it_leaves() {
         let (stacks, class) = (Stacks::new(), class(48));
         let pop = || stacks.pop_and_peek(class, Reach::Folded).map(|(round, _)| round);
@@ -602,6 +661,7 @@ mod tests {
                 );
             });
         }
-        const { assert!(size_of::<Stacks>() < if cfg!(feature = "deep-pools") { 256 } else { 96 } << 10) };
+        const { assert!(BOTTOM[SizeClass::COUNT] as usize * size_of::<usize>() < 57 << 10) };
+        const { assert!(cfg!(feature = "deep-pools") || ROUNDS == BOTTOM[SizeClass::COUNT] as usize) };
     }
 }
