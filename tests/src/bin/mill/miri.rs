@@ -68,6 +68,7 @@ const SHORT: &[&str] = &[
     "slab::tests::slots_leave_lowest_first_and_are_counted",
     "slab::tests::who_makes_a_full_slab_partial_or_a_used_one_empty_queues_it_once",
     "sync::stacks::tests::a_stack_gives_back_what_was_put_in_last_and_spills_what_was_first",
+    "sync::stacks::tests::a_stack_moves_when_it_becomes_deep_and_back_with_what_it_holds",
     "sync::stacks::tests::limits_stay_between_what_is_there_and_what_there_is_room_for",
     "sync::stacks::tests::stacks_lie_side_by_side",
     "tiny::tests::a_race_of_two_frees_is_told_when_it_comes_to_light",
@@ -138,7 +139,7 @@ fn test(what: &str, flags: &str, cases: usize, filter: &[String]) -> Outcome<usi
 
 fn command(flags: &str, cases: usize) -> Command {
     let mut command = cargo::nightly_cargo();
-    command.args(["miri", "test", "-p", "pagemill", "--lib", "--tests"]);
+    command.args(["miri", "test", "-p", "pagemill", "--features", "deep-pools", "--lib", "--tests"]);
     command.env("MIRIFLAGS", format!("{FLAGS} {flags}"));
     command.env("PROPTEST_CASES", cases.to_string()).env("PROPTEST_DISABLE_FAILURE_PERSISTENCE", "true");
     command
