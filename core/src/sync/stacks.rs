@@ -281,9 +281,9 @@ unsafe fn late<'a, T, const AT: usize>(stacks: &'a Stacks, index: usize, it: &'a
 
 /// A stack of addresses for every class. Only their owner changes them; others may count.
 ///
-/// Everywhere and always a used stack has `bottom <= top <= limit <= bottom + capacity`, which is why the fast path
-/// tests no bound: a push compares the top with the limit, a pop looks whether it got the 0 at the bottom, which is no
-/// address. All zero bits are empty stacks that hold nothing, as [`Stacks::new`] makes them.
+/// Everywhere and always a used stack has `bottom <= top <= limit <= bottom + room`, of where it lies, deep or not. So the
+/// fast path tests no bound: a push compares the top with the limit, a pop looks whether it got the 0 at the bottom, which
+/// is no address. All zero bits are empty stacks that hold nothing, as [`Stacks::new`] makes them.
 ///
 /// A **mark** says of the round below it that it is not to be had by the fast path: a 0 like the one at the bottom, so
 /// that a pop finds nothing and goes the long way round. Below the 0 stands the mark's token, unless that is 0.
@@ -327,10 +327,10 @@ impl Stacks {
     /// The round at a place.
     ///
     /// # Safety
-    /// `place` is at most the bottom of some class and its capacity.
+    /// `place` is at most the bottom of some class's stack, deep or not, and what that has room for.
     #[inline(always)]
     unsafe fn round(&self, place: u32) -> &Round {
-        // SAFETY: by the caller's promise it is before the next `BOTTOM`, the last of which is `ROUNDS`.
+        // SAFETY: by the caller's promise it is before the next of `BOTTOM` or of `DEEP`, the last of which is `ROUNDS`.
         unsafe { self.rounds.get_unchecked(place as usize) }
     }
 
@@ -373,7 +373,7 @@ impl Stacks {
     pub(crate) fn pop_and_peek(&self, class: SizeClass, reach: Reach) -> Option<(usize, usize)> {
         let fill = reach.fill(self, class);
         let top = fill.top.get();
-        // SAFETY: a top is 0, or at most its bottom and the capacity.
+        // SAFETY: a top is 0, or at most its stack's bottom and room.
         let round = unsafe { reach.round::<0>(self, top) }.get();
         if round == 0 {
             return None;
@@ -399,7 +399,7 @@ impl Stacks {
         if top >= unsafe { fill.limit.own() } {
             return None;
         }
-        // SAFETY: it is at most the limit, which is at most the bottom and the capacity.
+        // SAFETY: one above it is at most the limit, which is at most the stack's bottom and room.
         let place = unsafe { reach.round::<1>(self, top) };
         Some(Room { place, top: &fill.top, next: top + 1 })
     }
