@@ -58,6 +58,8 @@ const FRAME_POOLS: usize = 16;
 const APART_BYTES: usize = 5 * PAGE;
 /// Threads whose pools are made usable together.
 const TOGETHER: u32 = 16;
+/// The memory that there is at least for each thread that gets pools.
+const SEAT_BYTES: usize = 4 << 20;
 /// The regions that there is metadata for besides what their frames need.
 const REGIONS: usize = 256;
 /// The share of memory that there is metadata for slabs for, as a divisor: for those of the smallest objects.
@@ -336,7 +338,8 @@ where
     /// first region too.
     fn reserve(memory: usize, most: usize) -> Option<(Land, Metadata<'static>, Metadata<'static>)> {
         let span = span(0, memory)?;
-        let cpus = (memory >> 20).min(SEATS as usize);
+        // Where addresses are scarce a tenth of them is for pools, and who finds none left does without.
+        let cpus = (memory / SEAT_BYTES).clamp(1, SEATS as usize);
         let of_base = Frames::<Hosted, C>::base_metadata_size(span, FRAME_POOLS, 1).next_multiple_of(PAGE);
         let of_heap = Heap::<Hosted, C>::metadata_size(span, cpus, 1).checked_next_multiple_of(PAGE)?;
         let regions_at_most = REGIONS.min(memory / HUGE_BYTES);
