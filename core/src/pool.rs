@@ -205,7 +205,7 @@ impl ObjectPool {
         let before = self.stacks.limit(class);
         let most = if deep.has_room_for(self) { class.stack_capacity() } else { before.max(2 * class.batch()) };
         let limit = (before * 2).clamp(2 * least(class), most);
-        self.limit(class, limit, deep);
+        self.limit_to(class, limit, deep);
         limit / 2
     }
 
@@ -232,14 +232,14 @@ impl ObjectPool {
             self.set_spills(class, NEW_STREAM);
         }
         if self.stacks.limit(class) == 0 {
-            self.limit(class, 2 * least(class), deep);
+            self.limit_to(class, 2 * least(class), deep);
         }
         if !self.is_stream(class) {
             return false;
         }
         let streams = self.streams.get();
         let share = STREAM_BYTES / streams as usize / class.bytes();
-        self.limit(class, share.max(least(class)), deep);
+        self.limit_to(class, share.max(least(class)), deep);
         let spills = self.stream_spills.get() + 1;
         self.stream_spills.set(if spills > streams * STREAM_SPILLS { 0 } else { spills });
         spills > streams * STREAM_SPILLS
@@ -282,11 +282,11 @@ impl ObjectPool {
     /// Lets a stack that has been emptied hold nothing until it is used again.
     pub(crate) fn close<P: Platform>(&self, _pinned: &mut Pinned<P>, class: SizeClass, deep: &Deep) {
         self.end_stream(class);
-        self.limit(class, 0, deep);
+        self.limit_to(class, 0, deep);
     }
 
     /// Lets a stack hold so many rounds.
-    fn limit(&self, class: SizeClass, limit: usize, deep: &Deep) {
+    fn limit_to(&self, class: SizeClass, limit: usize, deep: &Deep) {
         let before = self.deep_bytes_of(class);
         self.stacks.set_limit(class, limit);
         if before != self.deep_bytes_of(class) {
