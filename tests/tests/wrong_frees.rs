@@ -84,8 +84,8 @@ impl<C: Config> Case<C> {
         let (heap, layout) = (self.heap, self.layout);
         let lend = |count: usize| (0..count).map(|_| alloc(heap, layout)).collect::<Vec<_>>();
         let count = match class_of::<C>(layout) {
-            // More than a pool holds.
-            Some(class) => (2 * (16384 / class.bytes()) + 8).min(300),
+            // More than a pool holds, though it be deep.
+            Some(class) => ((128 << 10) / class.bytes()).min(1024) + 50,
             None => 3,
         };
         let objects = lend(count);
@@ -101,7 +101,17 @@ impl<C: Config> Case<C> {
                 self.kept.extend(&objects[2..]);
                 return objects[..2].to_vec();
             }
-            Place::Depot => release(&objects),
+            Place::Depot => {
+                // Until some are there: of what came after that the depot might have enough.
+                let is_there = |class: SizeClass| heap.validate().unwrap().class(class).depot > 0;
+                let freed = objects.iter().position(|&object| {
+                    free(heap, object, layout).unwrap();
+                    class_of::<C>(layout).is_some_and(is_there)
+                });
+                let (freed, kept) = objects.split_at(freed.map_or(objects.len(), |last| last + 1));
+                self.kept.extend(kept);
+                return freed.to_vec();
+            }
             Place::Slab => {
                 self.kept.extend(objects.iter().step_by(2));
                 let freed: Vec<_> = objects.into_iter().skip(1).step_by(2).collect();
