@@ -11,14 +11,14 @@
 //! to the slabs. (Bonwick and Adams, "Magazines and Vmem", 2001, exchange full magazines; by value was no slower and
 //! needs no magazines to lie about.)
 //!
+//! So does what nobody wants: after [`PATIENCE`] batches of a larger class with no look for any, each further batch
+//! goes past the depot and takes one out of it along. If somebody looks for some after all it was too early, and there
+//! may be twice as many from then on.
+//!
 //! Small objects do not go to and fro: a shard whose CPU takes from it refuses others the first time, and they go to
 //! the slabs. Else objects of several CPUs, and the marks of them, would come to lie in every line of the processor's
 //! cache, and stay there. One that nobody takes from any more, since one CPU frees what another one allocates, gives
 //! them away.
-//!
-//! So does what nobody wants: after [`PATIENCE`] batches of a larger class with no look for any, each further batch
-//! goes past the depot and takes one out of it along. If somebody looks for some after all it was too early, and there
-//! may be twice as many from then on.
 
 use crate::arena::{Access, Busy};
 use crate::carve::{Carver, Plan};
@@ -80,7 +80,7 @@ struct Bin<'m, P: Platform> {
     /// missed now and then.
     patience: AtomicU32,
     most_patience: AtomicU32,
-    /// How often others were refused since a CPU whose shard this is last looked. A hint as well.
+    /// 1 if another CPU was refused since one whose shard this is last looked, else 0. A hint as well.
     refusals: AtomicU32,
     /// As many as there is room for.
     capacity: u32,
