@@ -208,7 +208,7 @@ fn descriptors_pin_few_huge_frames() {
 #[test]
 fn the_last_objects_of_a_depot_are_anybodys() {
     let heap = heap::<Checked>(64, 2);
-    let layout = Layout::from_size_align(1024, 8).unwrap();
+    let layout = Layout::from_size_align(64, 8).unwrap();
     let class = SizeClass::of(layout).unwrap();
     let ask = || heap.answer(layout, false).address().ok();
     Sim::become_cpu(0);
