@@ -25,7 +25,8 @@
 //! **Poison.** What is freed is overwritten at once ([`Config::POISON`]); a byte of it that is another one when the
 //! object is to be lent again was written by somebody who had given it up. (`hardened_malloc`'s zero on free and
 //! write-after-free check; SLUB's poison.) The memory of a new slab is brought to the poison first, so the rule has no
-//! exception.
+//! exception. What nobody asks for again is looked at when the frames of its slab go, with which what tells of the write
+//! would be lost.
 //!
 //! **Quarantine** and **order.** What is freed waits, and what is lent comes in no order: see `quarantine`, `shuffle`.
 //!
@@ -56,6 +57,7 @@ use crate::error::{AllocError, BadFree, BadFreeKind, SetupError};
 use crate::heap::Heap;
 use crate::platform::Platform;
 use crate::size_class::SizeClass;
+use crate::slab::Slab;
 use crate::sync::{AtomicU64, Ordering, Publish, const_fn};
 use quarantine::Quarantine;
 
@@ -259,6 +261,18 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
     /// Brings the memory of a slab that nobody has yet to the poison.
     pub(crate) fn poison_slab(&self, start: usize, bytes: usize) {
         self.fill(start, bytes, C::POISON);
+    }
+
+    /// Looks at a slab of which nobody has anything, before its frames go: reports each object that was written after
+    /// it had been freed. Nothing is held.
+    #[cold]
+    pub(crate) fn inspect_slab(&self, slab: &Slab<'m>, class: SizeClass) {
+        for slot in 0..slab.slots() as usize {
+            let address = slab.start() + slot * class.bytes();
+            if !self.is_poisoned(address, class.bytes()) {
+                self.accuse(BadFreeKind::WrittenAfterFree, address, class.bytes());
+            }
+        }
     }
 
     /// Reports what is wrong with an object.

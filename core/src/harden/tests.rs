@@ -21,7 +21,7 @@ struct AtOnce;
 impl Config for AtOnce {
     const HARDENED: bool = true;
     const QUARANTINE_OBJECTS: usize = 0;
-    // What is written to a slab that is given back nobody finds.
+    // Slabs stay, so that what was written is met by a request.
     const KEEP_EMPTY_SLABS: usize = 1 << 20;
 }
 
@@ -217,6 +217,34 @@ fn offset_index(offset: usize, class: SizeClass) -> usize {
 fn what_was_written_after_its_free_is_never_lent() {
     written_after_free::<AtOnce>();
     written_after_free::<Linear>();
+}
+
+/// As most heaps have it: slabs go when they are empty.
+struct Sparing;
+impl Config for Sparing {
+    const HARDENED: bool = true;
+    const KEEP_EMPTY_SLABS: usize = 0;
+    const POISON: u8 = 0xdb;
+}
+
+#[test]
+fn what_was_written_after_its_free_is_seen_when_its_slab_goes() {
+    let heap = heap::<Sparing>(FRAMES, 1);
+    heap.set_fault_hook(&HOOK);
+    for class in SizeClass::all().step_by(if cfg!(miri) { 7 } else { 1 }) {
+        let layout = layout(class.bytes() - TRAILER_BYTES, 1);
+        let objects: Vec<_> = (0..3).map(|_| heap.alloc(layout).unwrap()).collect();
+        objects.iter().for_each(|&object| free(heap, object, layout).unwrap());
+        comes_home(heap);
+        assert_eq!(heard(), [], "class of {} bytes", class.bytes());
+        let objects: Vec<_> = (0..3).map(|_| heap.alloc(layout).unwrap()).collect();
+        objects.iter().for_each(|&object| free(heap, object, layout).unwrap());
+        set(heap, objects[1], class.bytes() as isize / 2, 1);
+        comes_home(heap);
+        let faults = HEARD.take();
+        let found: Vec<_> = faults.iter().map(|fault| (fault.kind, fault.address, fault.object_bytes)).collect();
+        assert_eq!(found, [(BadFreeKind::WrittenAfterFree, objects[1].addr().get(), class.bytes())]);
+    }
 }
 
 #[test]

@@ -268,6 +268,9 @@ impl<'m, P: Platform, C: Config> Heap<'m, P, C> {
         let mut dissolved = false;
         for _ in 0..cache.slabs() {
             let Ok(Some(slab)) = self.with_access(|access| cache.release(access, keep)) else { break };
+            if C::HARDENED {
+                self.inspect_slab(slab, class);
+            }
             self.dissolve(slab, Shape::of::<C>(class));
             dissolved = true;
         }

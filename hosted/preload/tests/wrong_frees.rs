@@ -13,8 +13,8 @@ use std::sync::Mutex;
 
 use common::{LEVELS, cases, compile, each, is_full, remove, told, with_library, without_library};
 
-/// Small ones, the largest small one, and large ones, of whole pages and not.
-const SIZES: [usize; 6] = [24, 1000, 32 << 10, 64 << 10, 100_000, 3 << 20];
+/// Small ones, of which many or few share a slab, the largest small one, and large ones, of whole pages and not.
+const SIZES: [usize; 7] = [24, 1000, 20_000, 32 << 10, 64 << 10, 100_000, 3 << 20];
 const MORE_SIZES: [usize; 14] = [8, 16, 24, 40, 64, 100, 256, 1000, 4096, 20_000, 32 << 10, 64 << 10, 100_000, 3 << 20];
 const MOST_SMALL: usize = 32 << 10;
 
