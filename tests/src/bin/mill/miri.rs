@@ -133,8 +133,13 @@ fn short_form(flags: &str) -> Outcome<Vec<String>> {
 /// The long form: both aliasing models, more cases, and many schedules of the concurrent tests.
 pub(crate) fn full() -> Outcome {
     tools::miri()?;
-    test("miri, tree borrows", TREE_BORROWS, 4 * CASES, &[])?;
-    test("miri, stacked borrows", "", CASES, &[])?;
+    // Both need the same program, which is built once, before both would wait for its lock.
+    cargo::finish(command(TREE_BORROWS, CASES).arg("--no-run"), "miri: building the tests")?;
+    let (tree, stacked) = ("miri, tree borrows", "miri, stacked borrows");
+    let passed = libtest::run_both((&mut command(TREE_BORROWS, 4 * CASES), tree), (&mut command("", CASES), stacked))?;
+    for (model, passed) in [tree, stacked].into_iter().zip(passed) {
+        println!("{model}: {passed} passed, 0 failed");
+    }
     deep(TREE_BORROWS)?;
     let seeds = format!("{TREE_BORROWS} -Zmiri-many-seeds=0..16");
     // With many seeds every program prints as many summaries, so the count says only that something ran.
